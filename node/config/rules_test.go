@@ -111,8 +111,16 @@ func TestFieldsAreComparedWithEachOther(t *testing.T) {
 		{KindWorkflow, "role: initiator", "role: observer", "participants", "exactly one", ""},
 		{KindWorkflow, "next: measure", "next: measures", "workflow.steps[0].next", "no step", "measure"},
 		{KindWorkflow, "next: null", "next: measure", "workflow.steps[2].next", "there already", ""},
+		{KindWorkflow, "next: null", "next: take-in", "workflow.steps", "circle", ""},
+		{KindWorkflow, "next: measure", "next: null", "workflow.steps[1].id", "one chain", ""},
+		{KindWorkflow, "next: look-over", "next: measure", "workflow.steps[1].next", "there already", ""},
 		{KindWorkflow, "organization: harbour-lab", "organization: harbour-lap", "workflow.steps[1].organization", "no participant", "harbour-lab"},
 		{KindWorkflow, "to: city-registry", "to: harbour-lab", "governance.data_sharing[1].to", "both harbour-lab", ""},
+		{KindPolicy, "data_category: visit-data", "data_category: visits-data", "rules[1].data_category", "no data category", "visit-data"},
+		{KindPolicy, `prohibited_purposes: ["marketing"]`, `prohibited_purposes: ["treatment"]`, "rules[0].prohibited_purposes[0]", "allowed and prohibited", ""},
+		{KindPolicy, "2031-02-01", "2026-01-01", "expiration_date", "before it begins", ""},
+		{KindPolicy, "2031-02-01", "2031-02-31", "expiration_date", "not a date", ""},
+		{KindPolicy, "name: visits", "name: patients", "rules[1].name", "there already", ""},
 		{KindMessage, `"instance_id": "bench-3"`, `"instance_id": "bench 3"`, "recipient.instance_id", "", ""},
 	} {
 		e, _ := edit(t, c.kind, c.old, c.new)
@@ -200,6 +208,30 @@ func TestFieldsAreRuledAsTheyAre(t *testing.T) {
 		}
 		if got := codeOf(t, r, c.path); got != c.want {
 			t.Errorf("%s with %q: %s is %q, want %q", c.kind, c.new, c.path, got, c.want)
+		}
+	}
+}
+
+func TestAPolicyOutOfItsTermIsSaidSo(t *testing.T) {
+	for _, c := range []struct {
+		old, new, path string
+		code           Code
+		text           string
+	}{
+		{"2031-02-01", "2026-06-01", "expiration_date", CodeExpired, "2026-06-01"}, // the first instant of the day is the end
+		{"2026-02-01", "2026-06-02", "effective_date", CodeNotYet, "2026-06-02"},
+		{"2031-02-01", "2026-06-02", "expiration_date", "", ""},
+	} {
+		e, _ := edit(t, KindPolicy, c.old, c.new)
+		r, err := Check(e.name, e.data, bare())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := codeOf(t, r, c.path); got != c.code {
+			t.Errorf("%s: %q, want %q", c.new, got, c.code)
+		}
+		if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == c.code && strings.Contains(f.Text, c.text) }) && c.code != "" {
+			t.Errorf("%s: %v", c.new, r.Findings)
 		}
 	}
 }

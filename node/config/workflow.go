@@ -165,12 +165,18 @@ func checkWorkflow(c *checker, w *Workflow) {
 			c.fail(at+".to", "", "from and to are both %s", s.To)
 		}
 	}
+	checkSteps(c, w, party)
+}
+
+// checkSteps checks that the steps form one chain.
+func checkSteps(c *checker, w *Workflow, party func(string, OrgID)) {
 	var steps []Label
 	for _, s := range w.Workflow.Steps {
 		steps = append(steps, s.ID)
 	}
 	ids := unique[Label]{c: c, what: "step"}
 	targets := unique[Label]{c: c, what: "a step that leads to"}
+	next, led := map[Label]Label{}, map[Label]bool{}
 	for i, s := range w.Workflow.Steps {
 		at := index("workflow.steps", i)
 		ids.add(at+".id", s.ID)
@@ -182,5 +188,30 @@ func checkWorkflow(c *checker, w *Workflow) {
 		if !slices.Contains(steps, *s.Next) {
 			c.fail(at+".next", nearest(string(*s.Next), names(steps)), "no step is named %s", *s.Next)
 		}
+		next[s.ID], led[*s.Next] = *s.Next, true
+	}
+	if len(c.errs) > 0 || len(steps) == 0 {
+		return // what follows would repeat it
+	}
+	first := -1
+	for i, s := range steps {
+		switch {
+		case led[s]:
+		case first < 0:
+			first = i
+		default:
+			c.fail(index("workflow.steps", i)+".id", "", "no step leads to %s, nor to %s; steps form one chain", s, steps[first])
+		}
+	}
+	if first < 0 {
+		c.fail("workflow.steps", "", "the steps form a circle; one must end with next: null")
+		return
+	}
+	reached := 1
+	for at, ok := next[steps[first]]; ok; at, ok = next[at] {
+		reached++
+	}
+	if len(c.errs) == 0 && reached != len(steps) {
+		c.fail("workflow.steps", "", "%d of the %d steps form a circle that is never entered", len(steps)-reached, len(steps))
 	}
 }
