@@ -345,7 +345,7 @@ func FuzzUnseal(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{sealVersion})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if plain, err := s.Unseal(b, []byte("a")); err == nil && !bytes.Equal(b, sealed) {
+		if plain, err := s.Unseal(b, []byte("a")); err == nil && string(plain) != "data" {
 			t.Errorf("forged %q", plain)
 		}
 	})
