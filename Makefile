@@ -1,0 +1,41 @@
+# Everything here needs Go alone, except: race needs gcc; e2e installs what it needs from Debian and runs as root.
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X fednode/node.version=$(VERSION)
+BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+FUZZTIME ?= 10s
+
+.PHONY: build test race lint fuzz bench e2e chaos demo reproducible
+
+build: ## the static binary
+	$(BUILD) -o fednode .
+
+demo: ## three organisations run a workflow over real documents
+	$(GO) run . demo
+
+test:
+	$(GO) test ./...
+
+race:
+	CGO_ENABLED=1 $(GO) test -race -count=1 ./store/... ./transport/... ./flow ./flow/agent ./node ./ui ./test/fed
+
+lint:
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	cd packaging/lint && GOFLAGS=-buildvcs=false $(GO) build -o "$(CURDIR)/dist/staticcheck" honnef.co/go/tools/cmd/staticcheck
+	./dist/staticcheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	packaging/fuzz $(FUZZTIME)
+
+bench: ## figures of packaging/doc/BENCHMARKS.md
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+e2e: build ## root-only suites: worker confinement, disk full, read-only disk, real processes
+	packaging/e2e
+
+chaos: ## long random runs: crashes, partitions, lies
+	$(GO) test -count=1 -timeout 60m -tags chaos -run Chaos ./test/...
+
+reproducible: ## two builds in different folders give the same bytes
+	packaging/reproducible

@@ -1,0 +1,484 @@
+package flow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"fednode/flow/agent"
+	"fednode/flow/policy"
+	"fednode/store"
+	"fednode/store/jcs"
+	"fednode/store/ledger"
+	"fednode/transport"
+)
+
+// An attemptKey is the idempotency key of one execution; the federation is the node's own.
+type attemptKey struct {
+	Initiator transport.OrgID
+	Run       RunID
+	Step      string
+	Attempt   int
+}
+
+func (k attemptKey) String() string {
+	return fmt.Sprintf("%s/%s/%s/%d", k.Initiator, k.Run, k.Step, k.Attempt)
+}
+
+// An attempt is the executor's journal record of one key. It outlives the run's deadline, so that a late redelivery is
+// known for what it is.
+type attempt struct {
+	Commitment string          `json:"commitment"` // of the request's payload
+	State      string          `json:"state"`      // accepted, done or closed
+	Reply      json.RawMessage `json:"reply,omitempty"`
+	Salt       []byte          `json:"salt,omitempty"` // of the reply's payload commitment
+	Reason     string          `json:"reason,omitempty"`
+	Expires    string          `json:"expires"`
+}
+
+const (
+	attemptAccepted = "accepted"
+	attemptDone     = "done"
+	attemptClosed   = "closed"
+)
+
+// A flight is an attempt under way in this process; deliveries of the same key wait for it together.
+type flight struct {
+	commitment string
+	cancel     context.CancelCauseFunc
+	done       chan struct{} // closed when out is set, or when the flight was given up before it began
+	task       *task
+	out        *outcome // nil if given up
+}
+
+// A task is what one attempt is to do.
+type task struct {
+	key       attemptKey
+	step      Step
+	agreement *Agreement
+	request   stepRequest
+	expires   time.Time
+	waiting   func() error // called when the step begins to wait for a human
+}
+
+func (t *task) reference() string {
+	return fmt.Sprintf("%s/%s/%d", t.key.Run, t.key.Step, t.key.Attempt)
+}
+
+// An outcome is what an attempt came to. Its holdings are journalled with it.
+type outcome struct {
+	result     stepResult
+	salt       []byte
+	holdings   []Holding
+	commitment []byte // of an llm's prompt
+}
+
+func failed(code, format string, a ...any) *outcome {
+	return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: &StepError{Code: code, Text: fmt.Sprintf(format, a...)}}}
+}
+
+// handleStep serves a step-execution-request: once per key, whatever is delivered.
+func (e *Engine) handleStep(ctx context.Context, r *transport.Request) error {
+	t, err := e.parseTask(r)
+	if err != nil {
+		return err
+	}
+	commitment := r.Envelope.PayloadCommitment()
+	f, first := e.join(t, commitment)
+	if !first {
+		if f.commitment != commitment {
+			return e.conflict(ctx, r, t)
+		}
+		return e.await(ctx, r, f)
+	}
+	begun, err := e.begin(ctx, r, f)
+	if !begun {
+		e.giveUp(f)
+		return err
+	}
+	return e.await(ctx, r, f)
+}
+
+func (e *Engine) parseTask(r *transport.Request) (*task, error) {
+	env := r.Envelope
+	t := &task{key: attemptKey{r.From.ID, env.WorkflowID, env.StepID, env.Binding.Attempt}}
+	if err := jcs.Unmarshal(r.Payload, &t.request); err != nil {
+		return nil, &transport.Error{Code: transport.CodeMalformed, Text: "step-execution-request: " + err.Error()}
+	}
+	a, err := e.Agreement(env.Binding.Agreement)
+	if errors.Is(err, ErrNotFound) || err == nil && a.State == Accepted {
+		return nil, &transport.Error{Code: transport.CodeNotInForce, Text: "the agreement is not in force here"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(a.Definition.Workflow.Steps, func(s Step) bool { return s.ID == t.key.Step })
+	if i < 0 || a.Definition.Workflow.Steps[i].Organization != e.c.Org || a.Definition.Workflow.Steps[i].Agent != t.request.AgentID {
+		return nil, &transport.Error{Code: transport.CodeDenied, Text: "the agreement gives us no such step with this agent"}
+	}
+	if a.Definition.Initiator() != r.From.ID {
+		return nil, &transport.Error{Code: transport.CodeDenied, Text: "runs of this agreement are " + string(a.Definition.Initiator()) + "'s to drive"}
+	}
+	t.agreement, t.step = a, a.Definition.Workflow.Steps[i]
+	t.expires = env.Binding.Expires()
+	if t.key.Run == "" || strings.Contains(string(env.WorkflowID), "/") || t.key.Attempt < 1 || len(t.request.Input.Artifacts) > 64 {
+		return nil, &transport.Error{Code: transport.CodeMalformed, Text: "workflow_id, attempt or inputs out of bounds"}
+	}
+	return t, nil
+}
+
+// join returns the flight of a key, beginning one if there is none.
+func (e *Engine) join(t *task, commitment string) (f *flight, first bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if f := e.flights[t.key]; f != nil {
+		return f, false
+	}
+	f = &flight{commitment: commitment, done: make(chan struct{}), task: t}
+	e.flights[t.key] = f
+	return f, true
+}
+
+func (e *Engine) giveUp(f *flight) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.flights, f.task.key)
+	close(f.done)
+}
+
+// begin looks the key up in the journal, asks the policy, journals and logs the request and starts the execution. If
+// it returns false, the request has been answered or err says how to refuse it.
+func (e *Engine) begin(ctx context.Context, r *transport.Request, f *flight) (bool, error) {
+	t := f.task
+	var known attempt
+	var ok bool
+	err := e.c.DB.View(func(tx *store.Tx) (err error) {
+		known, ok, err = get[attempt](tx, bucketAttempts, t.key.String())
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	if ok {
+		return false, e.answerKnown(ctx, r, t, known, f.commitment)
+	}
+	req := policy.Request{Subject: string(r.From.ID), Action: "step.execute", Resource: t.step.Agent, Purpose: t.step.purpose(),
+		Recipient: string(e.c.Org), Agreement: t.agreement.policyView()}
+	for _, in := range t.request.Input.Artifacts {
+		req.Categories = append(req.Categories, in.Type)
+	}
+	dec := e.decide(req)
+	if dec.Effect != policy.Allow {
+		return false, r.Refuse(ctx, denial(dec), func(tx *store.Tx) error { return e.recordDecision(tx, req, dec, t.reference()) })
+	}
+	rec := attempt{Commitment: f.commitment, State: attemptAccepted, Expires: stamp(t.expires)}
+	err = r.Accept(ctx, func(tx *store.Tx) error {
+		if err := e.recordDecision(tx, req, dec, t.reference()); err != nil {
+			return err
+		}
+		return put(tx, bucketAttempts, t.key.String(), rec)
+	})
+	if err != nil {
+		return false, err
+	}
+	e.publish(Event{Run: t.key.Run, Step: t.key.Step, Attempt: t.key.Attempt, Organization: string(e.c.Org), State: string(StateRunning)})
+	err = e.spawn(func(ctx context.Context) { e.fly(ctx, f) })
+	return err == nil, err
+}
+
+// answerKnown answers a key that is in the journal but not in flight.
+func (e *Engine) answerKnown(ctx context.Context, r *transport.Request, t *task, known attempt, commitment string) error {
+	switch {
+	case known.State == attemptClosed:
+		return &transport.Error{Code: transport.CodeClosed, Text: "this attempt was closed: " + known.Reason}
+	case known.Commitment != commitment:
+		return e.conflict(ctx, r, t)
+	case known.State == attemptDone:
+		return r.Reply(ctx, known.Reply, transport.ReplyOptions{Salt: known.Salt, Audit: stepAudit(t)}, nil)
+	}
+	return &transport.Error{Code: transport.CodeLost, Text: "the node restarted while the attempt ran; begin a new attempt"}
+}
+
+// conflict refuses a second, different request under one key. Both requests are in this organisation's log, signed by
+// their sender: that is the evidence.
+func (e *Engine) conflict(ctx context.Context, r *transport.Request, t *task) error {
+	return r.Refuse(ctx, &transport.Error{Code: transport.CodeConflict, Text: "another request was signed under the same run, step and attempt"}, func(tx *store.Tx) error {
+		return e.record(tx, ledger.Entry{Type: "evidence", Category: ledger.PolicyEnforcement, PolicyID: "once-only", OrganizationID: string(t.key.Initiator),
+			Resource: "step:" + t.key.Step, Action: "step.execute", Result: "conflict", Reference: t.reference()})
+	})
+}
+
+func stepAudit(t *task) transport.AuditInfo {
+	return transport.AuditInfo{Category: ledger.DataAccess, Action: "step.execute", Resource: t.step.Agent, DataCategory: "step", Purpose: t.step.purpose()}
+}
+
+// fly executes the attempt on the engine's own context, so that it outlives the delivery that began it.
+func (e *Engine) fly(ctx context.Context, f *flight) {
+	timeout := time.Duration(f.task.request.ExecutionParameters.Timeout) * time.Second
+	if timeout <= 0 || timeout > f.task.step.timeout() {
+		timeout = f.task.step.timeout()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ctx, stop := context.WithTimeout(ctx, timeout)
+	defer stop()
+	e.mu.Lock()
+	f.cancel = cancel
+	e.mu.Unlock()
+	out := e.execute(ctx, f.task)
+	e.mu.Lock()
+	f.out = out
+	e.mu.Unlock()
+	if err := e.land(context.WithoutCancel(ctx), f); err != nil {
+		e.c.Logger.Error("result could not be journalled; the attempt counts as lost", "attempt", f.task.key.String(), "err", err)
+	}
+	state := StateCompleted
+	if out.result.Status != "completed" {
+		state = StateFailed
+	}
+	e.publish(Event{Run: f.task.key.Run, Step: f.task.key.Step, Attempt: f.task.key.Attempt, Organization: string(e.c.Org), State: string(state)})
+}
+
+// land makes the result known to the deliveries that wait. The first of them journals it together with its signed
+// reply, in one transaction; if none waits, it is journalled here.
+func (e *Engine) land(ctx context.Context, f *flight) error {
+	close(f.done)
+	err := e.c.DB.Update(ctx, func(tx *store.Tx) error { return e.keepAttempt(tx, f) })
+	e.mu.Lock()
+	delete(e.flights, f.task.key)
+	e.mu.Unlock()
+	return err
+}
+
+// keepAttempt journals the flight's result if that has not been done.
+func (e *Engine) keepAttempt(tx *store.Tx, f *flight) error {
+	rec, ok, err := get[attempt](tx, bucketAttempts, f.task.key.String())
+	if err != nil || ok && rec.State != attemptAccepted {
+		return err
+	}
+	reply, err := jcs.Marshal(f.out.result)
+	if err != nil {
+		return err
+	}
+	rec.State, rec.Reply, rec.Salt = attemptDone, reply, f.out.salt
+	if err := put(tx, bucketAttempts, f.task.key.String(), rec); err != nil {
+		return err
+	}
+	return e.keepOutcome(tx, f.task, f.out)
+}
+
+// await answers one delivery with the flight's result.
+func (e *Engine) await(ctx context.Context, r *transport.Request, f *flight) error {
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if f.out == nil {
+		return &transport.Error{Code: transport.CodeOverloaded, Text: "the attempt could not begin; try again"}
+	}
+	return r.Reply(ctx, f.out.result, transport.ReplyOptions{Salt: f.out.salt, Audit: stepAudit(f.task)}, func(tx *store.Tx) error {
+		rec, ok, err := get[attempt](tx, bucketAttempts, f.task.key.String())
+		if err != nil {
+			return err
+		}
+		if ok && rec.State == attemptClosed {
+			return &transport.Error{Code: transport.CodeClosed, Text: "this attempt was closed: " + rec.Reason}
+		}
+		return e.keepAttempt(tx, f)
+	})
+}
+
+// execute fetches the inputs, runs the agent and takes its outputs in. It never fails otherwise than by an outcome
+// that says so.
+func (e *Engine) execute(ctx context.Context, t *task) *outcome {
+	ag, ok := e.c.Agents.Get(t.step.Agent)
+	if !ok {
+		return failed("agent-missing", "%s has no agent %q any more", e.c.Org, t.step.Agent)
+	}
+	at := agent.Task{IdempotencyKey: e.c.Members().FederationID() + "/" + t.key.String(), Run: string(t.key.Run), Step: t.key.Step, Agent: t.step.Agent,
+		Attempt: t.key.Attempt, Purpose: t.step.purpose()}
+	inputs, held, serr := e.gather(ctx, t)
+	if serr != nil {
+		e.dropAll(held)
+		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
+	}
+	var restrictions []string
+	for _, in := range inputs {
+		at.Inputs = append(at.Inputs, in.artifact)
+		restrictions = union(restrictions, in.restrictions)
+	}
+	at.NoStorage, at.NoExtraction = slices.Contains(restrictions, NoStorage), slices.Contains(restrictions, NoExtraction)
+	at.OwnerAllowsCallOut = e.callOutAllowed(t, inputs)
+	res, automatic, serr := e.runAgent(ctx, ag, at, t)
+	if serr != nil {
+		e.dropAll(held)
+		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
+	}
+	out := &outcome{salt: newSalt(), holdings: held, commitment: res.PromptCommitment, result: stepResult{Status: "completed", Automatic: automatic}}
+	if serr := e.takeOutputs(ctx, t, out, inputs, res, restrictions); serr != nil {
+		e.dropAll(out.holdings)
+		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
+	}
+	e.heads.set(t.key, res.Headline)
+	return out
+}
+
+func (e *Engine) dropAll(held []Holding) {
+	for _, h := range held {
+		e.artifacts.drop(h)
+	}
+}
+
+// runAgent waits for a slot and runs the agent, or for an approval step the rule or the human that approves.
+func (e *Engine) runAgent(ctx context.Context, ag agent.Agent, at agent.Task, t *task) (res *agent.Result, automatic bool, serr *StepError) {
+	if c, ok := e.c.Agents.Approval(t.step.Agent); ok {
+		return e.approve(ctx, t, c, at)
+	}
+	if err := e.slots.acquire(ctx, t.request.ExecutionParameters.Priority); err != nil {
+		return nil, false, &StepError{Code: "timeout", Text: "no agent slot became free in time; raise limits.slots or the step's timeout"}
+	}
+	defer e.slots.release()
+	res, err := ag.Run(ctx, at)
+	if err == nil {
+		return res, false, nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, errCancelled) {
+			return nil, false, &StepError{Code: "cancelled", Text: "by the initiator"}
+		}
+		return nil, false, &StepError{Code: "timeout", Text: fmt.Sprintf("agent %s did not finish within the step's timeout of %v", t.step.Agent, t.step.timeout())}
+	}
+	var ae *agent.Error
+	if errors.As(err, &ae) {
+		return nil, false, &StepError{Code: "agent-" + string(ae.Kind), Text: ae.Error()}
+	}
+	e.c.Logger.Error("agent failed", "agent", t.step.Agent, "run", t.key.Run, "err", err)
+	return nil, false, &StepError{Code: "agent-failed", Text: "agent " + t.step.Agent + " failed; its node's log says why"}
+}
+
+// callOutAllowed reports whether the data's owners let it leave the node for an http or llm agent's service.
+func (e *Engine) callOutAllowed(t *task, inputs []gathered) bool {
+	for _, in := range inputs {
+		req := policy.Request{Subject: string(e.c.Org), Action: "agent.call-out", Resource: t.step.Agent, Categories: []string{in.artifact.Type},
+			Purpose: t.step.purpose(), Recipient: string(e.c.Org), Agreement: t.agreement.policyView()}
+		if in.origin != e.c.Org && len(in.restrictions) > 0 || e.decide(req).Effect != policy.Allow {
+			return false
+		}
+	}
+	return true
+}
+
+// takeOutputs holds what the agent made: of the declared types only, under the restrictions of its inputs.
+func (e *Engine) takeOutputs(ctx context.Context, t *task, out *outcome, inputs []gathered, res *agent.Result, restrictions []string) *StepError {
+	decl, err := t.agreement.declaration(t.step)
+	if err != nil {
+		return &StepError{Code: "internal", Text: err.Error()}
+	}
+	origin := e.c.Org
+	ownTypes := map[string]bool{}
+	for _, in := range inputs {
+		ownTypes[in.artifact.Type] = true
+		if in.origin != e.c.Org {
+			origin = in.origin
+		}
+	}
+	for _, o := range res.Outputs {
+		if !slices.Contains(decl.Outputs, o.Type) {
+			continue // minimisation: what the agreement does not name is not kept
+		}
+		if slices.Contains(restrictions, NoExtraction) && !ownTypes[o.Type] {
+			if serr := e.checkExtraction(ctx, inputs, o); serr != nil {
+				return serr
+			}
+		}
+		if len(o.Data) > MaxArtifact {
+			return &StepError{Code: "agent-output", Text: fmt.Sprintf("agent %s made a %s of %d bytes; at most %d", t.step.Agent, o.Type, len(o.Data), MaxArtifact)}
+		}
+		c := &content{Name: o.Name, Salt: newSalt(), data: o.Data, until: e.keepUntil(t.agreement)}
+		h := Holding{Run: t.key.Run, Agreement: t.agreement.Hash, How: Made, At: stamp(e.c.Now()), Redacted: ownTypes[o.Type],
+			Artifact: ArtifactRef{ID: newID("art"), Type: o.Type, MediaType: bareMediaType(o.MediaType), Size: int64(len(o.Data)), Commitment: commit(c.Salt, o.Data),
+				MadeBy: t.key.Step, Origin: origin, Restrictions: restrictions}}
+		if err := e.artifacts.hold(&h, c); err != nil {
+			return &StepError{Code: "storage", Text: err.Error()}
+		}
+		out.holdings = append(out.holdings, h)
+		out.result.Outputs = append(out.result.Outputs, h.Artifact)
+	}
+	return nil
+}
+
+// keepOutcome journals the holdings of an attempt and logs what was done.
+func (e *Engine) keepOutcome(tx *store.Tx, t *task, out *outcome) error {
+	for _, h := range out.holdings {
+		if err := put(tx, bucketHoldings, h.key(), h); err != nil {
+			return err
+		}
+	}
+	result := out.result.Status
+	if out.result.Error != nil {
+		result = out.result.Error.Code
+	}
+	entry := ledger.Entry{Type: "step-executed", Category: ledger.PolicyEnforcement, PolicyID: "agreement:" + t.agreement.Hash,
+		Resource: t.step.Agent, Action: "step.execute", Result: result, Reference: t.reference()}
+	if out.commitment != nil {
+		entry.Commitment = encode64(out.commitment)
+	}
+	return e.record(tx, entry)
+}
+
+// keepUntil returns when in-memory artifacts are forgotten unless the run is closed before: when every step of the run
+// could have timed out, and a grace.
+func (e *Engine) keepUntil(a *Agreement) time.Time {
+	total := graceMemory
+	for _, s := range a.Definition.Workflow.Steps {
+		total += s.timeout()
+	}
+	return e.c.Now().Add(total)
+}
+
+// An Execution is a step that this organisation executes or executed, as its operator may see it.
+type Execution struct {
+	Initiator transport.OrgID `json:"initiator"`
+	Run       RunID           `json:"run"`
+	Step      string          `json:"step"`
+	Attempt   int             `json:"attempt"`
+	State     string          `json:"state"` // accepted, done or closed
+	Error     *StepError      `json:"error,omitempty"`
+	Headline  string          `json:"headline,omitempty"` // in memory only
+}
+
+// Executions returns the attempts in the journal, for runs of other organisations.
+func (e *Engine) Executions(run RunID) (out []Execution, err error) {
+	err = e.c.DB.View(func(tx *store.Tx) error {
+		return each(tx, bucketAttempts, "", func(key string, a attempt) error {
+			k, err := parseAttemptKey(key)
+			if err != nil || run != "" && k.Run != run {
+				return err
+			}
+			x := Execution{Initiator: k.Initiator, Run: k.Run, Step: k.Step, Attempt: k.Attempt, State: a.State, Headline: e.heads.get(k)}
+			var res stepResult
+			if a.Reply != nil && json.Unmarshal(a.Reply, &res) == nil {
+				x.Error = res.Error
+			}
+			out = append(out, x)
+			return nil
+		})
+	})
+	return out, err
+}
+
+func parseAttemptKey(s string) (k attemptKey, err error) {
+	parts := strings.Split(s, "/")
+	if len(parts) != 4 {
+		return k, fmt.Errorf("journal: attempt key %q", s)
+	}
+	k = attemptKey{Initiator: transport.OrgID(parts[0]), Run: RunID(parts[1]), Step: parts[2]}
+	k.Attempt, err = strconv.Atoi(parts[3])
+	return k, err
+}

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"fednode/flow"
+	"fednode/flow/agent"
+	"fednode/store/ledger"
+	"fednode/transport"
+	"fednode/transport/pki"
+)
+
+// Runtime is what a node gets from whoever starts it. All fields are optional.
+type Runtime struct {
+	Conn    net.PacketConn     // instead of the configured UDP listener; the caller closes it
+	Resolve transport.Resolver // instead of DNS
+	Logger  *slog.Logger
+	Limits  transport.Limits
+}
+
+// A Node is a site that runs.
+type Node struct {
+	Engine *flow.Engine
+	Log    *ledger.Log // the organisation's own
+
+	site      *Site
+	conn      net.PacketConn
+	owned     bool // conn is ours to close
+	transport *transport.Node
+	leaf      *pki.Renewer
+	agents    *agent.Set
+	metrics   *metrics.Set
+	log       *slog.Logger
+	started   time.Time
+	ready     atomic.Bool
+}
+
+// New wires a node on site, bottom layer first. The node owns the site from now on and closes it when Run ends.
+func New(site *Site, r Runtime) (_ *Node, err error) {
+	n := &Node{site: site, conn: r.Conn, log: r.Logger, metrics: metrics.NewSet(), started: site.now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if site.members == nil {
+		return nil, fmt.Errorf("%s belongs to no federation yet: found one or import its governance log", site.Dir)
+	}
+	if err := pki.SelfTest(); err != nil {
+		return nil, err
+	}
+	signer, err := site.logSigner()
+	if err != nil {
+		return nil, err
+	}
+	if n.Log, err = ledger.Open(site.db, ledger.Config{Name: "own", Origin: site.logOrigin(), Signer: signer, Now: site.now}); err != nil {
+		return nil, err
+	}
+	n.leaf, err = pki.NewRenewer(pki.RenewerConfig{Issuing: site.ca, Key: site.issuing, Org: string(site.Org()), Instance: site.Config.Instance,
+		FederationID: site.FederationID(), Now: site.now})
+	if err != nil {
+		return nil, err
+	}
+	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: site.Config.Instance, Key: site.message, KeyID: site.messageKeyID(),
+		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
+		Limits: r.Limits, Resolve: r.Resolve})
+	if err != nil {
+		return nil, err
+	}
+	if n.agents, err = agent.NewSet(site.Config.Agents, agent.Env{Dir: site.Dir, Logger: n.log}); err != nil {
+		return nil, err
+	}
+	engine, err := site.compilePolicy()
+	if err != nil {
+		return nil, err
+	}
+	n.Engine, err = flow.New(flow.Config{Org: site.Org(), Key: site.message, KeyID: site.messageKeyID(), Node: n.transport, DB: site.db, Log: n.Log,
+		Members: site.members.Current, Policy: engine, Agents: n.agents, ArtifactDir: filepath.Join(site.Dir, "artifacts"), Sealer: site.keyring.Sealer(),
+		MemoryLimit: int64(site.Config.Limits.Memory), Slots: site.Config.Limits.Slots, Now: site.now, Logger: n.log, Metrics: n.metrics})
+	if err != nil {
+		return nil, err
+	}
+	if n.conn == nil {
+		if n.conn, err = net.ListenPacket("udp", site.Config.Listen); err != nil {
+			return nil, fmt.Errorf("listen: %w; choose another address with listen: in %s", err, ConfigName)
+		}
+		n.owned = true
+	}
+	return n, nil
+}
+
+// Protect keeps this process's memory out of core dumps and other processes' reach. It is for processes that are a
+// node, at their start.
+func Protect() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("core dumps cannot be switched off: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl PR_SET_DUMPABLE: %w", err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends or a part fails, then stops everything, top layer first, and closes the site.
+func (n *Node) Run(ctx context.Context) error {
+	low, stopLow := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLow()
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { // what flow rests on ends after flow has
+		lg, lctx := errgroup.WithContext(low)
+		lg.Go(func() error { return n.transport.Serve(lctx, n.conn) })
+		lg.Go(func() error { return n.leaf.Run(lctx) })
+		return lg.Wait()
+	})
+	g.Go(func() error {
+		defer stopLow()
+		n.ready.Store(true)
+		defer n.ready.Store(false)
+		return n.Engine.Run(gctx)
+	})
+	context.AfterFunc(gctx, func() { n.ready.Store(false) })
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = nil
+	}
+	return errors.Join(err, n.close())
+}
+
+func (n *Node) close() error {
+	var errs []error
+	if n.agents != nil {
+		errs = append(errs, n.agents.Close())
+	}
+	if n.owned && n.conn != nil {
+		errs = append(errs, n.conn.Close())
+	}
+	return errors.Join(append(errs, n.site.Close())...)
+}
+
+// WriteMetrics writes the node's metrics, and the process's, in the Prometheus text format.
+func (n *Node) WriteMetrics(w io.Writer) {
+	n.metrics.WritePrometheus(w)
+	metrics.WriteProcessMetrics(w)
+}

@@ -1,0 +1,79 @@
+package ledger
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/transparency-dev/formats/log"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// maxCheckpoint bounds a signed checkpoint that somebody hands us, in bytes.
+const maxCheckpoint = 64 << 10
+
+// VKey returns the verifier key of a log in the form of signed notes: name+hash+base64.
+func VKey(name string, pub ed25519.PublicKey) (string, error) {
+	return note.NewEd25519VerifierKey(name, pub)
+}
+
+// NewVerifier returns the verifier of a vkey.
+func NewVerifier(vkey string) (note.Verifier, error) { return note.NewVerifier(vkey) }
+
+// signer signs notes with a key that never leaves where it is kept.
+type signer struct {
+	note.Verifier
+	key crypto.Signer
+}
+
+// Sign implements note.Signer.
+func (s signer) Sign(msg []byte) ([]byte, error) { return s.key.Sign(rand.Reader, msg, crypto.Hash(0)) }
+
+// NewSigner returns a signer of notes called name with k, which must be Ed25519.
+func NewSigner(name string, k crypto.Signer) (note.Signer, error) {
+	pub, ok := k.Public().(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("log key of %s is %T; logs are signed with Ed25519", name, k.Public())
+	}
+	vkey, err := VKey(name, pub)
+	if err != nil {
+		return nil, fmt.Errorf("log key of %s: %w", name, err)
+	}
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, fmt.Errorf("log key of %s: %w", name, err)
+	}
+	return signer{v, k}, nil
+}
+
+// Head is what a checkpoint says of a log.
+type Head struct {
+	Size int64
+	Root tlog.Hash
+}
+
+var errCheckpoint = errors.New("checkpoint")
+
+// ParseCheckpoint verifies a signed checkpoint of the log whose origin is the verifier's name.
+func ParseCheckpoint(signed []byte, v note.Verifier) (Head, error) {
+	if len(signed) > maxCheckpoint {
+		return Head{}, fmt.Errorf("%w of %d bytes; at most %d", errCheckpoint, len(signed), maxCheckpoint)
+	}
+	cp, rest, _, err := log.ParseCheckpoint(signed, v.Name(), v)
+	if err != nil {
+		return Head{}, fmt.Errorf("%w of %s: %w", errCheckpoint, v.Name(), err)
+	}
+	if len(rest) != 0 || len(cp.Hash) != hashSize || cp.Size > 1<<48 {
+		return Head{}, fmt.Errorf("%w of %s: extension lines, hash or size out of bounds", errCheckpoint, v.Name())
+	}
+	return Head{Size: int64(cp.Size), Root: tlog.Hash(cp.Hash)}, nil
+}
+
+// signCheckpoint returns the signed note for a head.
+func signCheckpoint(origin string, size uint64, root []byte, s note.Signer) ([]byte, error) {
+	text := log.Checkpoint{Origin: origin, Size: size, Hash: root}.Marshal()
+	return note.Sign(&note.Note{Text: string(text)}, s)
+}

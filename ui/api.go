@@ -1,0 +1,82 @@
+package ui
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"fednode/flow"
+	"fednode/flow/policy"
+	"fednode/node"
+	"fednode/transport"
+)
+
+// A Problem is an answer other than success.
+type Problem struct {
+	Status int    `json:"-"`
+	Code   string `json:"code"` // not-found, misuse, denied, unavailable, failed
+	Text   string `json:"text"`
+}
+
+func (p *Problem) Error() string { return p.Text }
+
+// problem classifies an error of the node for its operator, who may read it in full.
+func problem(err error) *Problem {
+	var p *Problem
+	var te *transport.Error
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, flow.ErrNotFound):
+		return &Problem{http.StatusNotFound, "not-found", err.Error()}
+	case errors.Is(err, flow.ErrMisuse):
+		return &Problem{http.StatusBadRequest, "misuse", err.Error()}
+	case errors.As(err, &te) && te.Code == transport.CodeDenied:
+		return &Problem{http.StatusForbidden, "denied", err.Error()}
+	}
+	return &Problem{http.StatusInternalServerError, "failed", err.Error()}
+}
+
+// AgreementReply is an agreement and, when something is left to do, what.
+type AgreementReply struct {
+	Agreement *flow.Agreement `json:"agreement"`
+	Warning   string          `json:"warning,omitempty"` // participants that have not answered, and why
+}
+
+// VerdictRequest is a human's word on a step that waits for one.
+type VerdictRequest struct {
+	Approved bool   `json:"approved"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+// WithdrawRequest says why a signature is taken back.
+type WithdrawRequest struct {
+	Reason string `json:"reason"`
+}
+
+// ExplainRequest is a question to the decision point that changes nothing.
+type ExplainRequest struct {
+	Subject      string         `json:"subject"`
+	Action       string         `json:"action"`
+	Resource     string         `json:"resource,omitempty"`
+	Categories   []string       `json:"categories,omitempty"`
+	Purpose      string         `json:"purpose,omitempty"`
+	Recipient    string         `json:"recipient,omitempty"`
+	Jurisdiction string         `json:"jurisdiction,omitempty"`
+	Agreement    string         `json:"agreement,omitempty"` // hash, prefix, or name of the workflow in force
+	Context      map[string]any `json:"context,omitempty"`
+}
+
+func (r ExplainRequest) policy() policy.Request {
+	return policy.Request{Subject: r.Subject, Action: r.Action, Resource: r.Resource, Categories: r.Categories, Purpose: r.Purpose,
+		Recipient: r.Recipient, Jurisdiction: r.Jurisdiction, Context: r.Context}
+}
+
+// LogEntry is an entry of the node's own log with its index.
+type LogEntry struct {
+	Index int64           `json:"index"`
+	Entry json.RawMessage `json:"entry"`
+}
+
+// Status is what `fednode status` shows.
+type Status = node.Status

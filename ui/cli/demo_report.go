@@ -1,0 +1,175 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"fednode/flow"
+	"fednode/node"
+	"fednode/transport"
+)
+
+// stepWords are the demo's short names for its steps' agents.
+var stepWords = map[string]string{"document-uploader": "upload", "document-classifier": "classify", "pii-detector": "pii",
+	"document-reviewer": "review", "approval-agent": "approve"}
+
+// printRun prints one document's line. What a step found is asked of the organisation that ran it: the initiator isn't
+// told.
+func (d *demo) printRun(ctx context.Context, run *flow.Run, width int) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-*s", width, clean(run.Label))
+	for _, s := range run.Steps {
+		if s.State == flow.StatePending {
+			break
+		}
+		word := stepWords[s.Agent]
+		if word == "" {
+			word = s.ID
+		}
+		headline, err := d.headline(ctx, run.ID, s)
+		if err != nil {
+			return err
+		}
+		mark := d.paint.good("✓")
+		if s.State != flow.StateCompleted {
+			mark = d.paint.bad("✗ " + string(s.State) + ": " + clean(s.Error.Error()))
+		}
+		fmt.Fprintf(&b, "  %s@%s", word, strings.TrimPrefix(string(s.Organization), "org-"))
+		if headline != "" {
+			fmt.Fprintf(&b, " %s", clean(headline))
+		}
+		fmt.Fprintf(&b, " %s", mark)
+		if s.Agent == "approval-agent" && s.State == flow.StateCompleted {
+			how := " (flow approve)"
+			if s.Automatic {
+				how = " (automatic)"
+			}
+			b.WriteString(d.paint.dim(how))
+		}
+	}
+	fmt.Fprintln(d.out, b.String())
+	return nil
+}
+
+func (d *demo) headline(ctx context.Context, run flow.RunID, s flow.StepRun) (string, error) {
+	if s.Organization == d.orgs[0].id {
+		return "", nil
+	}
+	for _, o := range d.orgs {
+		if o.id != s.Organization {
+			continue
+		}
+		all, err := o.client.Executions(ctx, run)
+		if err != nil {
+			return "", err
+		}
+		for _, x := range all {
+			if x.Step == s.ID && x.Attempt == s.Attempt {
+				return x.Headline, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// report prints what was withheld and a table of what each organisation saw, by its own account.
+func (d *demo) report(ctx context.Context, runs []*flow.Run) error {
+	withheld := map[string]int{}
+	var order []string
+	for _, r := range runs {
+		for _, s := range r.Steps {
+			for _, w := range s.Withheld {
+				line := fmt.Sprintf("withheld %s %s → %s: %s", w.Type, w.From, w.To, w.Reason)
+				if withheld[line]++; withheld[line] == 1 {
+					order = append(order, line)
+				}
+			}
+		}
+	}
+	for _, line := range order {
+		times := ""
+		if n := withheld[line]; n > 1 {
+			times = d.paint.dim(fmt.Sprintf(" (%d×)", n))
+		}
+		fmt.Fprintf(d.out, "%s %s%s\n", d.paint.warn("✗"), line, times)
+	}
+	types := []string{"document", "classification", "pii-findings", "review-result"}
+	lines := [][]string{append([]string{"        "}, types...)}
+	for _, o := range d.orgs {
+		holdings, err := o.client.Holdings(ctx, "")
+		if err != nil {
+			return err
+		}
+		row := []string{string(o.id)}
+		for _, t := range types {
+			row = append(row, saw(o.id, holdings, t))
+		}
+		lines = append(lines, row)
+	}
+	rows(d.out, lines)
+	return nil
+}
+
+// saw sums up in a word what an organisation had of a data type: owner, made, received; for a document received,
+// whether the original in memory only, or its redacted version.
+func saw(org transport.OrgID, holdings []flow.Holding, t string) string {
+	var words []string
+	for _, h := range holdings {
+		word := ""
+		switch {
+		case h.Artifact.Type != t:
+			continue
+		case h.How == flow.Received && t == "document" && h.Artifact.MadeBy != "" && h.Artifact.MadeBy != "document-upload":
+			word = "redacted"
+		case h.How == flow.Received && t == "document" && h.Where != flow.OnDisk:
+			word = "memory"
+		case h.How == flow.Made && t == "document":
+			continue // its own redacted or checked version
+		default:
+			word = h.How
+		}
+		if !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	if len(words) == 0 {
+		return "never"
+	}
+	return strings.Join(words, "+")
+}
+
+// verify takes every organisation's audit archive from its socket and verifies it offline: the governance log from
+// genesis, the own log entry by entry, and each receipt against the log of the organisation that gave it.
+func (d *demo) verify(ctx context.Context) error {
+	var archives []*node.Archived
+	receipts := 0
+	for _, o := range d.orgs {
+		var buf bytes.Buffer
+		if err := o.client.Archive(ctx, &buf); err != nil {
+			return fmt.Errorf("%s: %w", o.id, err)
+		}
+		ar, err := node.ReadArchive(&buf)
+		if err != nil {
+			return fmt.Errorf("%s: %w", o.id, err)
+		}
+		report, err := ar.Verify("")
+		if err != nil {
+			d.failed++
+			fmt.Fprintf(d.out, "%s %s: %v\n", d.paint.bad("✗"), o.id, err)
+			continue
+		}
+		receipts += report.Receipts
+		archives = append(archives, ar)
+	}
+	if err := node.CrossCheck(archives); err != nil {
+		d.failed++
+		fmt.Fprintf(d.out, "%s %v\n", d.paint.bad("✗"), err)
+	}
+	if d.failed == 0 {
+		fmt.Fprintf(d.out, "%s %d receipts verified in %d logs%s\n", d.paint.good("✓"), receipts, len(archives), d.elapsed(6))
+	}
+	return nil
+}
