@@ -77,3 +77,17 @@ func signCheckpoint(origin string, size uint64, root []byte, s note.Signer) ([]b
 	text := log.Checkpoint{Origin: origin, Size: size, Hash: root}.Marshal()
 	return note.Sign(&note.Note{Text: string(text)}, s)
 }
+
+// HeadOf returns the head of a log of exactly these entries.
+func HeadOf(entries [][]byte) (Head, error) {
+	rng := rangeFactory.NewEmptyRange(0)
+	for _, e := range entries {
+		if err := rng.Append(leafHash(e), nil); err != nil {
+			return Head{}, err
+		}
+	}
+	return Head{Size: int64(len(entries)), Root: tlog.Hash(rangeRoot(rng.Hashes()))}, nil
+}
+
+// LeafHash returns the leaf hash of an entry (RFC 6962 section 2.1).
+func LeafHash(entry []byte) tlog.Hash { return tlog.Hash(leafHash(entry)) }

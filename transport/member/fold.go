@@ -1,0 +1,318 @@
+package member
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"fednode/store/jcs"
+	"fednode/store/ledger"
+)
+
+// Entry types of the governance log.
+const (
+	typeGenesis = "genesis"
+	typeMember  = "member"
+	typeCharter = "charter"
+)
+
+const (
+	nonceSize  = 16
+	maxEntries = 100_000
+	maxNoun    = 128
+)
+
+// An entry is one entry of the governance log. Which of the optional fields it has depends on its type.
+type entry struct {
+	V              int             `json:"v"`
+	Type           string          `json:"type"`
+	Category       ledger.Category `json:"category"` // federation_management
+	Timestamp      string          `json:"timestamp"`
+	OrganizationID OrgID           `json:"organization_id"` // whom it is about
+	Action         string          `json:"action"`
+	Result         string          `json:"result"` // ok
+	Name           string          `json:"name,omitempty"`
+	Nonce          []byte          `json:"nonce,omitempty"`
+	Charter        *Charter        `json:"charter,omitempty"`
+	Member         *SignedRecord   `json:"member,omitempty"`
+	Approvals      []Approval      `json:"approvals"`
+}
+
+func newEntry(typ, action string, org OrgID, now time.Time) entry {
+	return entry{V: 1, Type: typ, Category: ledger.FederationManagement, Timestamp: now.UTC().Format(timeFormat), OrganizationID: org,
+		Action: action, Result: "ok", Approvals: []Approval{}}
+}
+
+func (e entry) marshal() ([]byte, error) {
+	b, err := jcs.Marshal(e)
+	if err == nil && len(b) > ledger.MaxEntry {
+		err = fmt.Errorf("governance entry of %d bytes; at most %d", len(b), ledger.MaxEntry)
+	}
+	return b, err
+}
+
+func parseEntry(b []byte) (*entry, error) {
+	if len(b) > ledger.MaxEntry {
+		return nil, fmt.Errorf("%d bytes; at most %d", len(b), ledger.MaxEntry)
+	}
+	if canonical, err := jcs.Transform(b); err != nil {
+		return nil, err
+	} else if !bytes.Equal(canonical, b) {
+		return nil, errors.New("not in canonical form")
+	}
+	var kind struct {
+		V    int    `json:"v"`
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(b, &kind); err != nil {
+		return nil, err
+	}
+	if known := kind.Type == typeGenesis || kind.Type == typeMember || kind.Type == typeCharter; !known || kind.V != 1 {
+		return nil, fmt.Errorf("type %.40q version %d is not known to this fednode; upgrade it", kind.Type, kind.V)
+	}
+	e := new(entry)
+	if err := jcs.Unmarshal(b, e); err != nil {
+		return nil, err
+	}
+	if _, err := time.Parse(timeFormat, e.Timestamp); err != nil || e.Category != ledger.FederationManagement || e.Result != "ok" || len(e.Approvals) > 1000 {
+		return nil, errors.New("timestamp, category, result or number of approvals")
+	}
+	return e, nil
+}
+
+// NewGenesis returns entry 0 of a new federation's governance log, approved by its founder. nonce has 16 random bytes.
+func NewGenesis(name string, c Charter, founder SignedRecord, p Approver, nonce []byte, now time.Time) ([]byte, error) {
+	v, err := founder.verify()
+	if err != nil {
+		return nil, err
+	}
+	e := newEntry(typeGenesis, actionFound, founder.Record.OrganizationID, now)
+	e.Name, e.Nonce, e.Charter, e.Member = name, nonce, &c, &founder
+	a, err := p.sign("", actionFound, v.hash)
+	if err != nil {
+		return nil, err
+	}
+	e.Approvals = append(e.Approvals, a)
+	b, err := e.marshal()
+	if err != nil {
+		return nil, err
+	}
+	_, err = Fold([][]byte{b})
+	return b, err
+}
+
+// NewMemberEntry returns an entry that admits a member, or renews its record.
+func NewMemberEntry(rec SignedRecord, approvals []Approval, now time.Time) ([]byte, error) {
+	e := newEntry(typeMember, actionMember, rec.Record.OrganizationID, now)
+	e.Member, e.Approvals = &rec, append(e.Approvals, approvals...)
+	return e.marshal()
+}
+
+// NewCharterEntry returns an entry that changes the charter.
+func NewCharterEntry(c Charter, chair OrgID, approvals []Approval, now time.Time) ([]byte, error) {
+	e := newEntry(typeCharter, actionCharter, chair, now)
+	e.Charter, e.Approvals = &c, append(e.Approvals, approvals...)
+	return e.marshal()
+}
+
+// Fold verifies a governance log from genesis and returns the set that it leads to.
+func Fold(entries [][]byte) (*Set, error) {
+	if len(entries) == 0 || len(entries) > maxEntries {
+		return nil, fmt.Errorf("governance log of %d entries; 1 to %d are allowed", len(entries), maxEntries)
+	}
+	var s *Set
+	for i, b := range entries {
+		next, err := step(s, b)
+		if err != nil {
+			return nil, fmt.Errorf("governance entry %d: %w", i, err)
+		}
+		s = next
+	}
+	head, err := ledger.HeadOf(entries)
+	s.head = head
+	return s, err
+}
+
+// step returns the set after one more entry. Until members cosign, an entry takes effect when its approvals are
+// complete, which is when it is in the log at all.
+func step(s *Set, b []byte) (*Set, error) {
+	e, err := parseEntry(b)
+	if err != nil {
+		return nil, err
+	}
+	if (s == nil) != (e.Type == typeGenesis) {
+		return nil, fmt.Errorf("type %s out of place: genesis is the first entry, and only that", e.Type)
+	}
+	switch e.Type {
+	case typeGenesis:
+		return found(e, b)
+	case typeCharter:
+		return s.withCharter(e)
+	}
+	return s.withMember(e)
+}
+
+func found(e *entry, b []byte) (*Set, error) {
+	if e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || e.Name == "" || len(e.Name) > maxNoun || len(e.Approvals) != 1 {
+		return nil, errors.New("a genesis has a name, a nonce of 16 bytes, a charter, a member and its approval")
+	}
+	if err := e.Charter.check(); err != nil {
+		return nil, err
+	}
+	hash := ledger.LeafHash(b)
+	s := &Set{federationID: hex.EncodeToString(hash[:]), name: e.Name, chair: e.OrganizationID, charter: *e.Charter, members: map[OrgID]*Member{}}
+	m, v, err := s.member(e)
+	if err != nil {
+		return nil, err
+	}
+	m.Chair = true
+	a := e.Approvals[0]
+	key, ok := m.MessageKey(a.KeyID)
+	if !ok || a.OrganizationID != m.ID {
+		return nil, errors.New("the genesis is approved by its founder")
+	}
+	if err := a.verify("", actionFound, v.hash, key); err != nil {
+		return nil, err
+	}
+	s.members[m.ID] = m
+	return s, nil
+}
+
+// member verifies the entry's record and makes a member of it.
+func (s *Set) member(e *entry) (*Member, *verified, error) {
+	v, err := e.Member.verify()
+	if err != nil {
+		return nil, nil, err
+	}
+	r := v.Record
+	if r.OrganizationID != e.OrganizationID {
+		return nil, nil, fmt.Errorf("entry about %.63s holds the record of %s", e.OrganizationID, r.OrganizationID)
+	}
+	since, err := time.Parse(timeFormat, e.Timestamp)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := &Member{ID: r.OrganizationID, Name: r.Name, Domain: r.Domain, Jurisdiction: r.Jurisdiction, Roots: v.roots, Endpoints: r.Endpoints,
+		Sequence: r.Sequence, Since: since, keys: map[string]ed25519.PublicKey{}, record: v.SignedRecord}
+	for _, k := range r.Keys.Message {
+		m.keys[k.KeyID] = k.Public
+	}
+	vkey, err := ledger.VKey(LogOrigin(s.federationID, m.ID, r.Keys.Log.Generation), r.Keys.Log.Public)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.verifier, err = ledger.NewVerifier(vkey)
+	return m, v, err
+}
+
+// clone returns a set that can be changed.
+func (s *Set) clone() *Set {
+	next := *s
+	next.members = maps.Clone(s.members)
+	return &next
+}
+
+func (s *Set) withMember(e *entry) (*Set, error) {
+	if e.Action != actionMember || e.Member == nil || e.Charter != nil || e.Name != "" || e.Nonce != nil {
+		return nil, errors.New("a member entry has a member and its approvals")
+	}
+	m, v, err := s.member(e)
+	if err != nil {
+		return nil, err
+	}
+	for id, other := range s.members {
+		if id == m.ID {
+			continue
+		}
+		for _, k := range m.record.Possession {
+			if slices.ContainsFunc(other.record.Possession, func(p Possession) bool { return bytes.Equal(p.Public, k.Public) }) {
+				return nil, fmt.Errorf("%s presents a key of %s", m.ID, id)
+			}
+		}
+	}
+	old, known := s.members[m.ID]
+	rule, self := s.charter.Approvals.Member, false
+	if known {
+		if m.Sequence <= old.Sequence {
+			return nil, fmt.Errorf("record of %s has sequence %d; %d is in force", m.ID, m.Sequence, old.Sequence)
+		}
+		self = true
+		sameRoots := slices.EqualFunc(m.Roots, old.Roots, (*x509.Certificate).Equal)
+		if rule = s.charter.Approvals.RecordUpdate; rule == "self" && !sameRoots {
+			rule = "quorum" // new roots are a new organisation in all but name
+		}
+		m.Since, m.Chair = old.Since, old.Chair
+		for id, k := range old.keys {
+			if nk, ok := m.keys[id]; ok && !bytes.Equal(nk, k) {
+				return nil, fmt.Errorf("%s reuses key id %.32q for another key", m.ID, id)
+			}
+			m.keys[id] = k
+		}
+	}
+	approved, err := s.approvals(e, actionMember, v.hash)
+	if err != nil {
+		return nil, err
+	}
+	if self && !approved[m.ID] {
+		return nil, fmt.Errorf("a new record of %s needs its own approval", m.ID)
+	}
+	if need := needed(rule, len(s.members)); rule != "self" && len(approved) < need {
+		return nil, fmt.Errorf("%d approvals for %s; the charter asks for %d of %d members", len(approved), m.ID, need, len(s.members))
+	}
+	next := s.clone()
+	next.members[m.ID] = m
+	return next, nil
+}
+
+func (s *Set) withCharter(e *entry) (*Set, error) {
+	if e.Action != actionCharter || e.Charter == nil || e.Member != nil || e.Name != "" || e.Nonce != nil {
+		return nil, errors.New("a charter entry has a charter and its approvals")
+	}
+	if err := e.Charter.check(); err != nil {
+		return nil, err
+	}
+	hash, err := e.Charter.hash()
+	if err != nil {
+		return nil, err
+	}
+	approved, err := s.approvals(e, actionCharter, hash)
+	if err != nil {
+		return nil, err
+	}
+	if need := needed(s.charter.Approvals.Charter, len(s.members)); len(approved) < need {
+		return nil, fmt.Errorf("%d approvals for the charter; %d of %d members are needed", len(approved), need, len(s.members))
+	}
+	next := s.clone()
+	next.charter = *e.Charter
+	return next, nil
+}
+
+// approvals verifies all approvals of an entry, under the members in force before it, and returns whose they are. One
+// that does not verify spoils the entry: whoever sequenced it is at fault.
+func (s *Set) approvals(e *entry, action, hash string) (map[OrgID]bool, error) {
+	by := map[OrgID]bool{}
+	for _, a := range e.Approvals {
+		m, ok := s.members[a.OrganizationID]
+		if !ok {
+			return nil, fmt.Errorf("approval by %.63s, which is not a member", a.OrganizationID)
+		}
+		if by[m.ID] {
+			return nil, fmt.Errorf("two approvals by %s", m.ID)
+		}
+		current := slices.ContainsFunc(m.record.Record.Keys.Message, func(k MessageKey) bool { return k.KeyID == a.KeyID })
+		if key, _ := m.MessageKey(a.KeyID); !current {
+			return nil, fmt.Errorf("approval by %s names key %.32q, which is not in its record", m.ID, a.KeyID)
+		} else if err := a.verify(s.federationID, action, hash, key); err != nil {
+			return nil, err
+		}
+		by[m.ID] = true
+	}
+	return by, nil
+}
