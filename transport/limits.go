@@ -1,0 +1,155 @@
+package transport
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Limits bound what peers can make this node spend. A zero field takes its default.
+type Limits struct {
+	Handlers          int           // requests being handled at once, all peers together; default 1024
+	HandlersPerPeer   int           // of these, at most for one peer; default 256
+	StreamsPerConn    int           // concurrent streams a peer may open on one connection; default 256
+	ConnsPerPeer      int           // inbound connections of one peer; default 4
+	RequestsPerSecond float64       // per peer, on average; default 2000
+	RequestBurst      int           // default 4000
+	BytesPerSecond    float64       // of envelopes and proofs, inbound, per peer; default 64 MiB
+	FrameTimeout      time.Duration // in which the whole request must have arrived; default 10 s
+	QueueTimeout      time.Duration // how long a request waits for a free handler; default 500 ms
+	CallTimeout       time.Duration // of a Call or one try of a Fetch header whose context has no deadline; default 30 s
+	IdleTimeout       time.Duration // after which a silent connection counts as lost; default 30 s
+	KeepAlive         time.Duration // default 10 s
+	Handshakes        int           // inbound connections that have not proven who they are, at once; default 64
+	HandshakesPerSec  float64       // inbound, per source address (IPv6: /64); default 20
+	ClockSkew         time.Duration // between envelope and own clock; default 60 s
+	Lifetime          time.Duration // expires_at of messages that name none, from now; default 5 min
+	ReplayEntries     uint64        // message ids remembered at once, default 1<<20; beyond it requests are overloaded
+	ArtifactSize      int64         // largest artifact fetched, if the sink names no smaller; default 1 TiB
+	ArtifactStall     time.Duration // without any progress of an artifact stream; default 30 s
+}
+
+func (l Limits) withDefaults() Limits {
+	setInt := func(p *int, d int) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	setTime := func(p *time.Duration, d time.Duration) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	setRate := func(p *float64, d float64) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	setInt(&l.Handlers, 1024)
+	setInt(&l.HandlersPerPeer, 256)
+	setInt(&l.StreamsPerConn, 256)
+	setInt(&l.ConnsPerPeer, 4)
+	setInt(&l.RequestBurst, 4000)
+	setInt(&l.Handshakes, 64)
+	setRate(&l.RequestsPerSecond, 2000)
+	setRate(&l.BytesPerSecond, 64<<20)
+	setRate(&l.HandshakesPerSec, 20)
+	setTime(&l.FrameTimeout, 10*time.Second)
+	setTime(&l.QueueTimeout, 500*time.Millisecond)
+	setTime(&l.CallTimeout, 30*time.Second)
+	setTime(&l.IdleTimeout, 30*time.Second)
+	setTime(&l.KeepAlive, 10*time.Second)
+	setTime(&l.ClockSkew, time.Minute)
+	setTime(&l.Lifetime, 5*time.Minute)
+	setTime(&l.ArtifactStall, 30*time.Second)
+	if l.ReplayEntries == 0 {
+		l.ReplayEntries = 1 << 20
+	}
+	if l.ArtifactSize == 0 {
+		l.ArtifactSize = 1 << 40
+	}
+	return l
+}
+
+// A peerLimit is one member's share of this node, over all its connections.
+type peerLimit struct {
+	requests *rate.Limiter
+	bytes    *rate.Limiter
+	handlers chan struct{}
+}
+
+func newPeerLimit(l Limits) *peerLimit {
+	return &peerLimit{requests: rate.NewLimiter(rate.Limit(l.RequestsPerSecond), l.RequestBurst),
+		bytes:    rate.NewLimiter(rate.Limit(l.BytesPerSecond), max(int(l.BytesPerSecond), 2*MaxEnvelope)),
+		handlers: make(chan struct{}, l.HandlersPerPeer)}
+}
+
+// maxSources bounds the table of source addresses; beyond it, strangers share one bucket.
+const maxSources = 4096
+
+// A gate limits connection attempts of peers that are not verified yet.
+type gate struct {
+	limit Limits
+
+	mu      sync.Mutex
+	pending int
+	sources map[netip.Prefix]*rate.Limiter
+	swept   time.Time
+}
+
+func newGate(l Limits) *gate { return &gate{limit: l, sources: map[netip.Prefix]*rate.Limiter{}} }
+
+// busy reports whether sources should prove their address first (QUIC Retry, RFC 9000 section 8.1.2).
+func (g *gate) busy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pending >= g.limit.Handshakes/4
+}
+
+// enter admits one handshake; leave must follow each that was admitted.
+func (g *gate) enter(from net.Addr, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pending >= g.limit.Handshakes || !g.source(from, now).AllowN(now, 1) {
+		return false
+	}
+	g.pending++
+	return true
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pending--
+}
+
+func (g *gate) source(from net.Addr, now time.Time) *rate.Limiter {
+	var p netip.Prefix
+	if u, ok := from.(*net.UDPAddr); ok {
+		if ip, ok := netip.AddrFromSlice(u.IP); ok {
+			ip = ip.Unmap()
+			p, _ = ip.Prefix(min(ip.BitLen(), 64))
+		}
+	}
+	if now.Sub(g.swept) > time.Minute {
+		g.swept = now
+		for k, l := range g.sources {
+			if l.TokensAt(now) >= float64(l.Burst()) {
+				delete(g.sources, k)
+			}
+		}
+	}
+	l := g.sources[p]
+	if l == nil && len(g.sources) >= maxSources {
+		p = netip.Prefix{}
+		l = g.sources[p]
+	}
+	if l == nil {
+		l = rate.NewLimiter(rate.Limit(g.limit.HandshakesPerSec), max(int(g.limit.HandshakesPerSec), 1)*2)
+		g.sources[p] = l
+	}
+	return l
+}

@@ -1,0 +1,182 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"fednode/transport/member"
+	"fednode/transport/pki"
+)
+
+// protocol is the ALPN name of this wire format, on every lane.
+const protocol = "fednode/1"
+
+// A link is one connection whose other end has proven to be org.
+type link struct {
+	conn *quic.Conn
+	org  OrgID
+	raw  [][]byte // the peer's certificate chain
+
+	mu       sync.Mutex
+	set      *member.Set // against which raw was last verified
+	member   *member.Member
+	notAfter time.Time // of the shortest-lived certificate of the chain
+	users    int       // calls under way; outbound only
+	retired  bool      // close when there are no users; outbound only
+	lastUse  time.Time
+}
+
+func (l *link) close(c Code, text string) {
+	var number uint64
+	if c != "" {
+		number = c.number()
+	}
+	// The error is that the connection is closed already.
+	_ = l.conn.CloseWithError(quic.ApplicationErrorCode(number), text)
+}
+
+// check returns the peer's member record in force now. It closes the connection if there is none, or if the peer's
+// certificate no longer verifies.
+func (n *Node) check(l *link) (*member.Member, error) {
+	set, now := n.c.Members(), n.c.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.set != set || now.After(l.notAfter) {
+		m, notAfter, err := verifyPeer(set, l.org, l.raw, now)
+		if err != nil {
+			n.c.Logger.Info("peer cut off", "organization", l.org, "err", err)
+			l.close(CodeNotMember, "not a member in good standing, or certificate expired")
+			return nil, &Error{CodeNotMember, "the peer is not a member in good standing, or its certificate has expired"}
+		}
+		l.set, l.member, l.notAfter = set, m, notAfter
+	}
+	return l.member, nil
+}
+
+// verifyPeer verifies raw against org's own roots, and org against the member set.
+func verifyPeer(set *member.Set, org OrgID, raw [][]byte, now time.Time) (*member.Member, time.Time, error) {
+	m, ok := set.Get(org)
+	if !ok {
+		return nil, time.Time{}, fmt.Errorf("%s is not a member", org)
+	}
+	if m.Suspended {
+		return nil, time.Time{}, fmt.Errorf("%s is suspended", org)
+	}
+	if _, err := pki.VerifyPeer(raw, m.Roots, string(org), set.FederationID(), now); err != nil {
+		return nil, time.Time{}, fmt.Errorf("certificate of %s: %w", org, err)
+	}
+	var notAfter time.Time
+	for _, der := range raw {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("certificate of %s: %w", org, err)
+		}
+		if notAfter.IsZero() || c.NotAfter.Before(notAfter) {
+			notAfter = c.NotAfter
+		}
+	}
+	return m, notAfter, nil
+}
+
+// newLink identifies the peer of a connection whose handshake is complete. want is "" for inbound connections.
+func (n *Node) newLink(conn *quic.Conn, want OrgID) (*link, error) {
+	raw := rawChain(conn.ConnectionState().TLS)
+	l := &link{conn: conn, raw: raw, lastUse: time.Now()}
+	var err error
+	l.set, l.org = n.c.Members(), want
+	if want == "" {
+		if l.org, err = claimedOrg(raw); err != nil {
+			return nil, err
+		}
+	}
+	l.member, l.notAfter, err = verifyPeer(l.set, l.org, raw, n.c.Now())
+	return l, err
+}
+
+// claimedOrg returns whom a leaf says it belongs to. Nothing is verified here.
+func claimedOrg(raw [][]byte) (OrgID, error) {
+	if len(raw) == 0 || len(raw) > pki.MaxChain {
+		return "", fmt.Errorf("certificate chain of %d; 1 to %d are allowed", len(raw), pki.MaxChain)
+	}
+	leaf, err := x509.ParseCertificate(raw[0])
+	if err != nil {
+		return "", err
+	}
+	org, err := pki.PeerOrg(leaf)
+	return OrgID(org), err
+}
+
+// tls returns what both ends share. The standard verification knows no per-organisation roots, so it is replaced:
+// every handshake goes through verifyPeer, and there is no resumption that could bypass it.
+func (n *Node) tls(want OrgID) *tls.Config {
+	c := pki.BaseTLS()
+	c.NextProtos = []string{protocol}
+	c.Time = n.c.Now
+	c.InsecureSkipVerify = true
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if cs.NegotiatedProtocol != protocol {
+			return fmt.Errorf("protocol %q negotiated; %q is required", cs.NegotiatedProtocol, protocol)
+		}
+		raw := rawChain(cs)
+		org := want
+		if org == "" {
+			var err error
+			if org, err = claimedOrg(raw); err != nil {
+				return err
+			}
+		}
+		_, _, err := verifyPeer(n.c.Members(), org, raw, n.c.Now())
+		return err
+	}
+	return c
+}
+
+func rawChain(cs tls.ConnectionState) (raw [][]byte) {
+	for _, c := range cs.PeerCertificates {
+		raw = append(raw, c.Raw)
+	}
+	return raw
+}
+
+func (n *Node) serverTLS() *tls.Config {
+	c := n.tls("")
+	c.ClientAuth = tls.RequireAnyClientCert
+	c.GetCertificate = n.c.Leaf.GetCertificate
+	return c
+}
+
+func (n *Node) clientTLS(to OrgID) *tls.Config {
+	c := n.tls(to)
+	c.ServerName = string(to)
+	c.GetClientCertificate = n.c.Leaf.GetClientCertificate
+	return c
+}
+
+// pendingKey finds the *pending of an inbound connection in its context.
+type pendingKey struct{}
+
+// A pending is an inbound connection that has not proven who it is.
+type pending struct {
+	once  sync.Once
+	leave func()
+}
+
+func (p *pending) done() { p.once.Do(p.leave) }
+
+// admit is asked before a handshake begins.
+func (n *Node) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	if !n.gate.enter(info.RemoteAddr, time.Now()) {
+		n.m.handshake("refused")
+		return nil, errors.New("too many handshakes")
+	}
+	p := &pending{leave: n.gate.leave}
+	context.AfterFunc(ctx, p.done)
+	return context.WithValue(ctx, pendingKey{}, p), nil
+}

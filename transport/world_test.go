@@ -1,0 +1,455 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
+
+	"fednode/store"
+	"fednode/store/ledger"
+	"fednode/transport/member"
+	"fednode/transport/pki"
+)
+
+const (
+	testLeafValidity = time.Hour
+	latency          = 10 * time.Millisecond
+)
+
+// An organisation is what outlives a node's restart: keys, certificates, address and disk.
+type organisation struct {
+	id       OrgID
+	key      ed25519.PrivateKey // of messages
+	log      ed25519.PrivateKey
+	identity *ecdsa.PrivateKey
+	chain    []*x509.Certificate // identity, issuing
+	root     *x509.Certificate
+	addr     *net.UDPAddr
+	conn     net.PacketConn
+	dir      string
+	renewer  *pki.Renewer
+}
+
+func (o *organisation) leaf() *tls.Certificate { return o.renewer.Leaf() }
+
+// A world is a federation on one network.
+type world struct {
+	t       testing.TB
+	orgs    map[OrgID]*organisation
+	entries map[OrgID][]byte // of governance, by whom they are about
+	order   []OrgID          // in which they joined
+	set     *member.Set
+	router  *router // nil on loopback
+}
+
+// A router is a perfect network, except for what the test breaks.
+type router struct {
+	simnet.PerfectRouter
+	split atomic.Bool
+	mu    sync.Mutex
+	up    map[string]bool
+}
+
+func (r *router) SendPacket(p simnet.Packet) error {
+	r.mu.Lock()
+	up := r.up[p.To.String()]
+	r.mu.Unlock()
+	if !up || r.split.Load() {
+		return nil
+	}
+	return r.PerfectRouter.SendPacket(p)
+}
+
+func (w *world) setUp(o *organisation, up bool) {
+	if w.router != nil {
+		w.router.mu.Lock()
+		defer w.router.mu.Unlock()
+		w.router.up[o.addr.String()] = up
+	}
+}
+
+func (w *world) partition(split bool) { w.router.split.Store(split) }
+
+func (w *world) nowhere(i byte) net.Addr { return &net.UDPAddr{IP: net.IPv4(10, 9, 9, i), Port: 443} }
+
+// newWorld makes a federation on a simulated network; the first name joins last. Call it inside a synctest bubble.
+func newWorld(t testing.TB, names ...OrgID) *world {
+	t.Helper()
+	w := &world{t: t, router: &router{up: map[string]bool{}}}
+	sim := &simnet.Simnet{Router: w.router}
+	w.build(names, func(i int) (net.PacketConn, *net.UDPAddr) {
+		addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(i+1)), Port: 443}
+		return sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: latency}), addr
+	})
+	if err := sim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, o := range w.orgs {
+			o.conn.Close()
+		}
+		sim.Close()
+	})
+	return w
+}
+
+// newLoopback makes a federation on real UDP sockets.
+func newLoopback(t testing.TB, names ...OrgID) *world {
+	t.Helper()
+	w := &world{t: t}
+	w.build(names, func(int) (net.PacketConn, *net.UDPAddr) {
+		c := listenUDP(t)
+		return c, c.LocalAddr().(*net.UDPAddr)
+	})
+	return w
+}
+
+func (w *world) build(names []OrgID, listen func(int) (net.PacketConn, *net.UDPAddr)) {
+	w.t.Helper()
+	w.orgs, w.entries = map[OrgID]*organisation{}, map[OrgID][]byte{}
+	for i, id := range names {
+		o := newOrganisation(w.t, id)
+		o.conn, o.addr = listen(i)
+		w.orgs[id] = o
+		w.order = append([]OrgID{id}, w.order...)
+	}
+	for i, id := range w.order {
+		rec := w.orgs[id].record(w.t)
+		if i == 0 {
+			b, err := member.NewGenesis("test", member.DefaultCharter(), rec, w.orgs[id].approver(), randomBytes(16), time.Now())
+			w.must(err)
+			w.entries[id] = b
+		} else {
+			var approvals []member.Approval
+			for _, by := range w.order[:i] {
+				a, err := member.ApproveMember(w.set.FederationID(), rec, w.orgs[by].approver())
+				w.must(err)
+				approvals = append(approvals, a)
+			}
+			b, err := member.NewMemberEntry(rec, approvals, time.Now())
+			w.must(err)
+			w.entries[id] = b
+		}
+		w.set = w.fold(w.order[:i+1])
+	}
+	for _, o := range w.orgs {
+		o.renewer = o.newRenewer(w.t, w.set.FederationID())
+	}
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) fold(orgs []OrgID) *member.Set {
+	w.t.Helper()
+	var entries [][]byte
+	for _, id := range orgs {
+		entries = append(entries, w.entries[id])
+	}
+	s, err := member.Fold(entries)
+	w.must(err)
+	return s
+}
+
+// without returns the set that the last to join is not in.
+func (w *world) without(t *testing.T, last OrgID) *member.Set {
+	t.Helper()
+	if w.order[len(w.order)-1] != last {
+		t.Fatalf("%s is not the last that joined", last)
+	}
+	return w.fold(w.order[:len(w.order)-1])
+}
+
+func newOrganisation(t testing.TB, id OrgID) *organisation {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p384 := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		must(err)
+		return k
+	}
+	o := &organisation{id: id, dir: t.TempDir(), identity: p384()}
+	var err error
+	_, o.key, err = ed25519.GenerateKey(rand.Reader)
+	must(err)
+	_, o.log, err = ed25519.GenerateKey(rand.Reader)
+	must(err)
+	rootKey, issuingKey, now := p384(), p384(), time.Now()
+	o.root, err = pki.NewRoot(rootKey, string(id), "", now)
+	must(err)
+	issuing, err := pki.NewIssuing(o.root, rootKey, issuingKey.Public(), now)
+	must(err)
+	identity, err := pki.NewIdentity(issuing, issuingKey, o.identity.Public(), "i1", now)
+	must(err)
+	o.chain = []*x509.Certificate{identity, issuing}
+	return o
+}
+
+func (o *organisation) approver() member.Approver {
+	return member.Approver{Org: o.id, KeyID: "k1", Key: o.key}
+}
+
+func (o *organisation) record(t testing.TB) member.SignedRecord {
+	t.Helper()
+	r := member.Record{OrganizationID: o.id, Name: string(o.id), Roots: [][]byte{o.root.Raw}, Endpoints: []string{o.addr.String()}, Sequence: 1,
+		IssuedAt: NewTime(time.Now()).String(), Keys: member.Keys{Message: []member.MessageKey{{KeyID: "k1", Alg: Ed25519, Public: o.key.Public().(ed25519.PublicKey)}},
+			Log: member.LogKey{Public: o.log.Public().(ed25519.PublicKey)}}}
+	s, err := member.SignRecord(r, o.chain, o.identity, o.key, o.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (o *organisation) newRenewer(t testing.TB, federationID string) *pki.Renewer {
+	t.Helper()
+	r, err := pki.NewRenewer(pki.RenewerConfig{Org: string(o.id), Instance: "i1", FederationID: federationID, Identity: o.chain[0], Issuing: o.chain[1],
+		Key: o.identity, Validity: testLeafValidity})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// stranger returns a leaf that claims to be org's but hangs on another root.
+func (w *world) stranger(t *testing.T, org OrgID) *tls.Certificate {
+	t.Helper()
+	return newOrganisation(t, org).newRenewer(t, w.set.FederationID()).Leaf()
+}
+
+func (w *world) renew(t *testing.T) {
+	t.Helper()
+	for _, o := range w.orgs {
+		if err := o.renewer.Renew(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wipe forgets an organisation's disk but not its keys.
+func (w *world) wipe(org OrgID) { w.must(os.Remove(filepath.Join(w.orgs[org].dir, "node.db"))) }
+
+func (w *world) openNote(t *testing.T, org OrgID, note []byte) {
+	t.Helper()
+	m, _ := w.set.Get(org)
+	if _, err := ledger.ParseCheckpoint(note, m.LogVerifier()); err != nil {
+		t.Errorf("checkpoint of %s: %v\n%s", org, err, note)
+	}
+}
+
+// A peer is a running node with its disk.
+type peer struct {
+	*Node
+	w      *world
+	o      *organisation
+	db     *store.DB
+	log    *ledger.Log
+	set    atomic.Pointer[member.Set]
+	cancel context.CancelFunc
+	done   chan error
+	once   sync.Once
+}
+
+// start runs org's node until stop or the end of the test. configure, if not nil, is called before it serves.
+func (w *world) start(org OrgID, configure func(*Node)) *peer {
+	w.t.Helper()
+	p := w.newPeer(org)
+	if configure != nil {
+		configure(p.Node)
+		p.gate, p.slots = newGate(p.limit), make(chan struct{}, p.limit.Handlers)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	w.setUp(p.o, true)
+	go func() { p.done <- p.Serve(ctx, p.o.conn) }()
+	w.t.Cleanup(func() { p.stop(w.t) })
+	return p
+}
+
+func (w *world) newPeer(org OrgID) *peer {
+	w.t.Helper()
+	o := w.orgs[org]
+	db, err := store.Open(filepath.Join(o.dir, "node.db"), store.Options{})
+	w.must(err)
+	p := &peer{w: w, o: o, db: db, done: make(chan error, 1), cancel: func() {}}
+	p.set.Store(w.set)
+	m, _ := w.set.Get(org)
+	signer, err := ledger.NewSigner(m.LogOrigin(), o.log)
+	w.must(err)
+	p.log, err = ledger.Open(db, ledger.Config{Name: "own", Origin: m.LogOrigin(), Signer: signer, Now: time.Now})
+	w.must(err)
+	p.Node, err = New(Config{Org: org, Instance: "i1", Key: o.key, KeyID: "k1", Members: p.set.Load, Leaf: o.renewer, DB: db, Log: p.log,
+		Resolve: func(_ context.Context, e string) ([]net.Addr, error) {
+			a, err := net.ResolveUDPAddr("udp", e)
+			return []net.Addr{a}, err
+		}})
+	w.must(err)
+	return p
+}
+
+func (p *peer) stop(t testing.TB) {
+	t.Helper()
+	p.once.Do(func() {
+		p.cancel()
+		if err := <-p.done; err != nil {
+			t.Errorf("%s stopped: %v", p.c.Org, err)
+		}
+		p.w.setUp(p.o, false)
+		if err := p.db.Close(); err != nil {
+			t.Errorf("%s: %v", p.c.Org, err)
+		}
+	})
+}
+
+// impostor runs org with its real keys, but answers every request with whatever bytes answer returns.
+func (w *world) impostor(org OrgID, answer func(p *peer, q *Envelope) []byte) *peer {
+	w.t.Helper()
+	p := w.newPeer(org)
+	tr := &quic.Transport{Conn: p.o.conn, ConnectionIDLength: 8}
+	ln, err := tr.Listen(p.serverTLS(), p.quicConfig())
+	w.must(err)
+	w.setUp(p.o, true)
+	var served sync.WaitGroup
+	serve := func(c *quic.Conn) {
+		for {
+			s, err := c.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			if _, err := readHeader(s); err != nil {
+				continue
+			}
+			wire, err := readFrame(s, MaxEnvelope)
+			if err != nil {
+				continue
+			}
+			q, err := ParseEnvelope(wire)
+			if err != nil {
+				w.t.Error(err)
+			}
+			s.CancelRead(0)
+			s.Write(answer(p, q))
+			s.Close()
+		}
+	}
+	go func() {
+		defer close(p.done)
+		defer served.Wait()
+		for {
+			c, err := ln.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			served.Go(func() { serve(c) })
+		}
+	}()
+	p.cancel = func() { ln.Close(); tr.Close() }
+	w.t.Cleanup(func() { p.stop(w.t) })
+	return p
+}
+
+func (p *peer) entries(t testing.TB) []ledger.Entry {
+	t.Helper()
+	var out []ledger.Entry
+	for i, b := range p.log.Entries(0, p.log.Head().Size) {
+		if i < 0 {
+			t.Fatalf("log of %s: %s", p.c.Org, b)
+		}
+		e, err := ledger.ParseEntry(b)
+		if err != nil {
+			t.Fatalf("entry %d of %s: %v", i, p.c.Org, err)
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// wantLog compares the types and results of all entries.
+func (p *peer) wantLog(t testing.TB, want ...string) {
+	t.Helper()
+	var got []string
+	for _, e := range p.entries(t) {
+		got = append(got, e.Type+" "+e.Result)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("log of %s: %q; want %q", p.c.Org, got, want)
+	}
+}
+
+func (p *peer) has(bucket, key string) (ok bool) {
+	p.w.must(p.db.View(func(tx *store.Tx) error {
+		b := tx.Bucket(bucket)
+		ok = b != nil && b.Get([]byte(key)) != nil
+		return nil
+	}))
+	return ok
+}
+
+func (p *peer) count(bucket string) (n int) {
+	p.w.must(p.db.View(func(tx *store.Tx) error {
+		if b := tx.Bucket(bucket); b != nil {
+			return b.ForEach(func(k, v []byte) error { n++; return nil })
+		}
+		return nil
+	}))
+	return n
+}
+
+// verifyReceipts does what an auditor would: every receipt offline, with the member record's keys alone.
+func (p *peer) verifyReceipts(t testing.TB, w *world, want int) {
+	t.Helper()
+	n := 0
+	own := p.entries(t)
+	err := p.db.View(func(tx *store.Tx) error {
+		return Receipts(tx, func(r Receipt) error {
+			n++
+			m, _ := w.set.Get(r.Peer)
+			key, _ := m.MessageKey("k1")
+			if err := VerifyLedgerForm(r.Envelope, key); err != nil {
+				t.Errorf("envelope of receipt %d: %v", r.EntryIndex, err)
+			}
+			leaf, proof, err := r.Leaf()
+			if err != nil {
+				return err
+			}
+			if !bytes.Contains(leaf, r.Envelope) {
+				t.Errorf("receipt %d proves another envelope", r.EntryIndex)
+			}
+			if _, _, err := ledger.VerifyProof(proof, leaf, m.LogVerifier()); err != nil {
+				t.Errorf("proof of receipt %d: %v", r.EntryIndex, err)
+			}
+			if !bytes.Equal(own[r.EntryIndex].Envelope, r.Envelope) {
+				t.Errorf("entry %d holds another envelope than its receipt", r.EntryIndex)
+			}
+			return nil
+		})
+	})
+	if err != nil || n != want {
+		t.Errorf("%s has %d receipts, %v; want %d", p.c.Org, n, err, want)
+	}
+}
