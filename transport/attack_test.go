@@ -2,9 +2,9 @@ package transport
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -119,7 +119,7 @@ func TestForgedRequests(t *testing.T) {
 	replace := func(old, new string) attack {
 		return wire(func(f *forgery) { f.wire = bytes.Replace(f.wire, []byte(old), []byte(new), 1) })
 	}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		attack attack
 		want   string
 		text   string // part of the refusal's text
@@ -137,7 +137,7 @@ func TestForgedRequests(t *testing.T) {
 		}, "reset bad-signature", ""},
 		"unknown key": {sealed(func(e *Envelope) { e.Binding.KeyID = "other" }), "reset unknown-key", ""},
 		"another member's message": {func(t *testing.T, w *world, a *peer) []byte {
-			return w.start("org-c", nil).forge(t, ask("org-b"), nil).bytes()
+			return w.peers["org-c"].forge(t, ask("org-b"), nil).bytes()
 		}, "reset wrong-sender", ""},
 		"in another's name": {sealed(func(e *Envelope) { e.Sender.OrganizationID = "org-c" }), "reset wrong-sender", ""},
 		"for another":       {sealed(func(e *Envelope) { e.Recipient.OrganizationID = "org-c" }), "refusal wrong-recipient", ""},
@@ -192,30 +192,33 @@ func TestForgedRequests(t *testing.T) {
 		}, "reset malformed", ""},
 		"trailing bytes": {func(t *testing.T, w *world, a *peer) []byte { return append(a.forge(t, ask("org-b"), nil).bytes(), 0) }, "reset malformed", ""},
 		"frame version":  {func(*testing.T, *world, *peer) []byte { b := header{kind: kindRequest}.append(nil); b[1] = 9; return b }, "reset unsupported-version", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, "org-a", "org-b", "org-c")
-				a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
-				got, text := send(t, a.raw(t, "org-b"), c.attack(t, w, a))
-				if got != c.want || !strings.Contains(text, c.text) {
-					t.Fatalf("%s (%s); want %s (%s)", got, text, c.want, c.text)
-				}
-				synctest.Wait()
-				switch kind, code, _ := strings.Cut(got, " "); kind {
-				case "reply":
-					b.wantLog(t, "request-received ok", "reply-sent ok")
-				case "refusal":
-					b.wantLog(t, "request-received "+code, "reply-sent "+code)
-				case "reset":
-					b.wantLog(t)
-				}
-				if _, err := a.Call(t.Context(), ask("org-b"), nil); err != nil {
-					t.Errorf("an honest call after it: %v", err)
-				}
-			})
-		})
 	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "org-a", "org-b", "org-c")
+		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
+		w.start("org-c", nil)
+		for name, c := range cases {
+			before := len(b.entries(t))
+			got, text := send(t, a.raw(t, "org-b"), c.attack(t, w, a))
+			if got != c.want || !strings.Contains(text, c.text) {
+				t.Errorf("%s: %s (%s); want %s (%s)", name, got, text, c.want, c.text)
+			}
+			synctest.Wait()
+			var want []string
+			switch kind, code, _ := strings.Cut(c.want, " "); kind {
+			case "reply":
+				want = []string{"request-received ok", "reply-sent ok"}
+			case "refusal":
+				want = []string{"request-received " + code, "reply-sent " + code}
+			}
+			if log := results(b.entries(t)[before:]); !slices.Equal(log, want) {
+				t.Errorf("%s: on record are %q; want %q", name, log, want)
+			}
+			if _, err := a.Call(t.Context(), ask("org-b"), nil); err != nil {
+				t.Errorf("%s: an honest call after it: %v", name, err)
+			}
+		}
+	})
 }
 
 func TestReplayIsRefusedAlsoAfterARestart(t *testing.T) {
@@ -374,7 +377,7 @@ func TestForgedReplies(t *testing.T) {
 			return appendFrame(appendFrame(nil, out.wire), b.record(t, replySent, out))
 		}
 	}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		answer answer
 		want   Code // "": the reply is good; "?": any error
 	}{
@@ -388,7 +391,7 @@ func TestForgedReplies(t *testing.T) {
 		"refusal of sorts":  {reply(func(m *Message, _ *string) { m.Type, m.Payload = "question-refusal", 7 }), CodeMalformed},
 		"refusal, odd code": {reply(func(m *Message, _ *string) { m.Type, m.Payload = "question-refusal", Error{"no\nway", ""} }), CodeMalformed},
 		"other organisation": {func(t *testing.T, w *world, b *peer, q *Envelope, hash string) []byte {
-			return reply(func(*Message, *string) {})(t, w, w.start("org-c", nil), q, hash)
+			return reply(func(*Message, *string) {})(t, w, w.peers["org-c"], q, hash)
 		}, CodeWrongSender},
 		"other key": {func(t *testing.T, w *world, b *peer, q *Envelope, hash string) []byte {
 			m := Message{To: "org-a", ToInstance: q.Sender.InstanceID, Type: "question-reply", Payload: 1}
@@ -421,34 +424,37 @@ func TestForgedReplies(t *testing.T) {
 		"and a byte": {func(t *testing.T, w *world, b *peer, q *Envelope, hash string) []byte {
 			return append(reply(func(*Message, *string) {})(t, w, b, q, hash), 0)
 		}, CodeMalformed},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, "org-a", "org-b", "org-c")
-				a := w.start("org-a", nil)
-				b := w.impostor("org-b", func(b *peer, q *Envelope) []byte {
-					hash, err := q.Hash()
-					if err != nil {
-						t.Error(err)
-					}
-					return c.answer(t, w, b, q, hash)
-				})
-				_ = b
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-				defer cancel()
-				got, err := a.Call(ctx, ask("org-b"), nil)
-				if c.want == "" {
-					if err != nil {
-						t.Fatal(err)
-					}
-					return
-				}
-				var e *Error
-				if err == nil || !errors.Is(err, ErrUnknownOutcome) || c.want != "?" && (!errors.As(err, &e) || e.Code != c.want) {
-					t.Fatalf("%+v, %v; want %s", got, err, c.want)
-				}
-				a.wantLog(t, "request-sent ok")
-			})
-		})
 	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "org-a", "org-b", "org-c")
+		a := w.start("org-a", nil)
+		w.start("org-c", nil)
+		var current atomic.Pointer[answer]
+		w.impostor("org-b", func(b *peer, q *Envelope) []byte {
+			hash, err := q.Hash()
+			if err != nil {
+				t.Error(err)
+			}
+			return (*current.Load())(t, w, b, q, hash)
+		})
+		for name, c := range cases {
+			current.Store(&c.answer)
+			got, err := a.Call(t.Context(), ask("org-b"), nil)
+			if c.want == "" {
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				continue
+			}
+			var e *Error
+			if err == nil || !errors.Is(err, ErrUnknownOutcome) || c.want != "?" && (!errors.As(err, &e) || e.Code != c.want) {
+				t.Errorf("%s: %+v, %v; want %s", name, got, err, c.want)
+			}
+		}
+		for _, e := range a.entries(t) {
+			if e.Type != requestSent {
+				t.Errorf("an entry %s is on record for an answer that does not hold", e.Type)
+			}
+		}
+	})
 }

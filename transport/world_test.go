@@ -55,7 +55,8 @@ type world struct {
 	entries map[OrgID][]byte // of governance, by whom they are about
 	order   []OrgID          // in which they joined
 	set     *member.Set
-	router  *router // nil on loopback
+	peers   map[OrgID]*peer // as last started
+	router  *router         // nil on loopback
 }
 
 // A router is a perfect network, except for what the test breaks.
@@ -122,7 +123,7 @@ func newLoopback(t testing.TB, names ...OrgID) *world {
 
 func (w *world) build(names []OrgID, listen func(int) (net.PacketConn, *net.UDPAddr)) {
 	w.t.Helper()
-	w.orgs, w.entries = map[OrgID]*organisation{}, map[OrgID][]byte{}
+	w.orgs, w.entries, w.peers = map[OrgID]*organisation{}, map[OrgID][]byte{}, map[OrgID]*peer{}
 	for i, id := range names {
 		o := newOrganisation(w.t, id)
 		o.conn, o.addr = listen(i)
@@ -146,7 +147,9 @@ func (w *world) build(names []OrgID, listen func(int) (net.PacketConn, *net.UDPA
 			w.must(err)
 			w.entries[id] = b
 		}
-		w.set = w.fold(w.order[:i+1])
+		if i == 0 || i == len(w.order)-1 {
+			w.set = w.fold(w.order[:i+1])
+		}
 	}
 	for _, o := range w.orgs {
 		o.renewer = o.newRenewer(w.t, w.set.FederationID())
@@ -288,6 +291,7 @@ func (w *world) start(org OrgID, configure func(*Node)) *peer {
 	w.setUp(p.o, true)
 	go func() { p.done <- p.Serve(ctx, p.o.conn) }()
 	w.t.Cleanup(func() { p.stop(w.t) })
+	w.peers[org] = p
 	return p
 }
 
@@ -392,13 +396,16 @@ func (p *peer) entries(t testing.TB) []ledger.Entry {
 // wantLog compares the types and results of all entries.
 func (p *peer) wantLog(t testing.TB, want ...string) {
 	t.Helper()
-	var got []string
-	for _, e := range p.entries(t) {
-		got = append(got, e.Type+" "+e.Result)
-	}
-	if !slices.Equal(got, want) {
+	if got := results(p.entries(t)); !slices.Equal(got, want) {
 		t.Errorf("log of %s: %q; want %q", p.c.Org, got, want)
 	}
+}
+
+func results(entries []ledger.Entry) (out []string) {
+	for _, e := range entries {
+		out = append(out, e.Type+" "+e.Result)
+	}
+	return out
 }
 
 func (p *peer) has(bucket, key string) (ok bool) {
