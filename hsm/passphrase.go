@@ -93,7 +93,7 @@ func (p Passphrase) read() ([]byte, error) {
 		secret = trimNewline(text)
 	case sourceEnv:
 		if p.secret == nil {
-			return nil, fmt.Errorf("passphrase: environment variable %s is not set: %w", p.where, ErrNotFound)
+			return nil, fmt.Errorf("passphrase: environment variable %s is not set (the first read takes it out of the environment): %w", p.where, ErrNotFound)
 		}
 		secret = bytes.Clone(p.secret)
 	case sourceBytes:
