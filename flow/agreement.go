@@ -170,7 +170,8 @@ func (a *Agreement) declaration(step Step) (StepDeclaration, error) {
 
 // policyView is the agreement as the decision point sees it.
 func (a *Agreement) policyView() *policy.Agreement {
-	v := &policy.Agreement{Hash: a.Hash, Name: a.Definition.Name, Version: a.Definition.Version, InForce: a.State == InForce}
+	v := &policy.Agreement{Hash: a.Hash, Name: a.Definition.Name, Version: a.Definition.Version, Initiator: string(a.Definition.Initiator()),
+		InForce: a.State == InForce, Withdrawn: a.State == Withdrawn}
 	for _, p := range a.Definition.Participants {
 		v.Participants = append(v.Participants, string(p.ID))
 	}

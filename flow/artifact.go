@@ -222,7 +222,12 @@ func (a *artifacts) load(key string) (*content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stored artifact: %w", err)
 	}
-	plain, err := io.ReadAll(r)
+	body, err := r.From(0)
+	if err != nil {
+		return nil, fmt.Errorf("stored artifact: %w", err)
+	}
+	defer body.Close()
+	plain, err := io.ReadAll(body)
 	if err != nil {
 		return nil, fmt.Errorf("stored artifact: %w", err)
 	}

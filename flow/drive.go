@@ -294,7 +294,7 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 	timeout := def.timeout()
 	tctx, cancel := context.WithTimeout(ctx, timeout+5*time.Second)
 	defer cancel()
-	m := transport.Message{To: s.Organization, Type: msgStep, Run: d.run.ID, Step: s.ID, Payload: s.Request, Salt: s.Salt,
+	m := transport.Message{To: s.Organization, Type: msgStep, Run: string(d.run.ID), Step: s.ID, Payload: s.Request, Salt: s.Salt,
 		Agreement: d.a.Hash, Attempt: s.Attempt, ExpiresAt: d.e.c.Now().Add(timeout + time.Minute),
 		Governance: d.governance(def, s),
 		Audit:      transport.AuditInfo{Category: ledger.DataAccess, Action: "step.execute", Resource: def.Agent, DataCategory: "step", Purpose: def.purpose()}}
@@ -405,7 +405,7 @@ func (d *driver) close(ctx context.Context, s *StepRun, why string) {
 			Resource: "step:" + s.ID, Action: "step.close", Result: why, Reference: d.reference(s)})
 	})
 	if err == nil {
-		err = d.e.tell(ctx, transport.Message{To: s.Organization, Type: msgCancel, Run: d.run.ID, Step: s.ID, Agreement: d.a.Hash, Attempt: s.Attempt,
+		err = d.e.tell(ctx, transport.Message{To: s.Organization, Type: msgCancel, Run: string(d.run.ID), Step: s.ID, Agreement: d.a.Hash, Attempt: s.Attempt,
 			Payload: cancellation{Reason: why}, Audit: transport.AuditInfo{Category: ledger.Authorization, Action: "step.cancel", Resource: s.ID}})
 	}
 	if err != nil {
@@ -544,7 +544,7 @@ func (e *Engine) tellClosed(ctx context.Context, d *driver) {
 		}
 		told[s.Organization] = true
 		wg.Go(func() {
-			err := e.tell(ctx, transport.Message{To: s.Organization, Type: msgRunClosed, Run: d.run.ID, Agreement: d.a.Hash,
+			err := e.tell(ctx, transport.Message{To: s.Organization, Type: msgRunClosed, Run: string(d.run.ID), Agreement: d.a.Hash,
 				Payload: runClosed{State: d.run.State}, Audit: transport.AuditInfo{Category: ledger.Authorization, Action: "run.close", Resource: "run:" + string(d.run.ID)}})
 			if err != nil {
 				e.c.Logger.Warn("participant was not told that the run is closed", "run", d.run.ID, "organization", s.Organization, "err", err)

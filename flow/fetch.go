@@ -101,7 +101,7 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 		restrictions = nil
 	}
 	buf := bytes.NewBuffer(make([]byte, 0, ref.Size))
-	m := transport.Message{To: ref.Grant.Holder, Type: msgFetch, Run: t.key.Run, Step: t.key.Step, Attempt: t.key.Attempt,
+	m := transport.Message{To: ref.Grant.Holder, Type: msgFetch, Run: string(t.key.Run), Step: t.key.Step, Attempt: t.key.Attempt,
 		Payload: fetchRequest{*ref.Grant}, Agreement: t.agreement.Hash, ExpiresAt: t.expires,
 		Audit: transport.AuditInfo{Category: ledger.DataAccess, Action: "artifact.fetch", Resource: ref.ID, DataCategory: ref.Type, Purpose: t.step.purpose()}}
 	info, err := e.c.Node.Fetch(ctx, m, transport.Sink{Writer: buf, Commitment: ref.Commitment, MaxSize: ref.Size})
@@ -171,8 +171,8 @@ func (e *Engine) handleFetch(ctx context.Context, r *transport.Request) (*transp
 // outgoing is what transport streams; the delivery is logged when it is over.
 func (e *Engine) outgoing(h Holding, c *content, pr policy.Request, dec policy.Decision, reference string) *transport.Source {
 	mt := h.Artifact.MediaType
-	if c.Name != "" {
-		mt = mime.FormatMediaType(mt, map[string]string{"name": c.Name})
+	if named := mime.FormatMediaType(mt, map[string]string{"name": c.Name}); c.Name != "" && named != "" && len(named) <= 256 {
+		mt = named
 	}
 	s := &transport.Source{Size: int64(len(c.data)), Salt: c.Salt, MediaType: mt}
 	s.Open = func(offset int64) (io.ReadCloser, error) { return offsetReader(c, offset) }

@@ -87,7 +87,8 @@ func shingles(seed maphash.Seed, w [][]byte, fn func(uint64) bool) {
 }
 
 // A block is the unit in which copied bytes are looked for. Blocks of the input at multiples of its length are sought at
-// every offset of the output, so that any run of copiedBytes, twice its length, is sure to hold one.
+// every offset of the output, so that any run of copiedBytes, twice its length, is sure to hold one; a hit is then
+// followed in both directions.
 type block [copiedBytes / 2]byte
 
 // copiesBytes reports whether output holds copiedBytes consecutive bytes of data, plainly or base64-encoded.
@@ -95,14 +96,14 @@ func copiesBytes(data, output []byte) bool {
 	if len(data) < copiedBytes {
 		return false
 	}
-	blocks := make(map[block]struct{}, len(data)/len(block{}))
+	blocks := make(map[block]int, len(data)/len(block{}))
 	for i := 0; i+len(block{}) <= len(data); i += len(block{}) {
 		b := block(data[i:])
 		if bytes.Count(b[:], b[:1]) < len(b) { // a run of one byte, such as padding, says nothing
-			blocks[b] = struct{}{}
+			blocks[b] = i
 		}
 	}
-	if holds(blocks, output) {
+	if holdsRun(blocks, data, output) {
 		return true
 	}
 	for _, run := range bytes.FieldsFunc(output, notBase64) {
@@ -110,7 +111,7 @@ func copiesBytes(data, output []byte) bool {
 			r := run[shift:]
 			r = r[:len(r)/4*4]
 			dec := make([]byte, base64.RawStdEncoding.DecodedLen(len(r)))
-			if n, err := base64.RawStdEncoding.Decode(dec, r); err == nil && holds(blocks, dec[:n]) {
+			if n, err := base64.RawStdEncoding.Decode(dec, r); err == nil && holdsRun(blocks, data, dec[:n]) {
 				return true
 			}
 		}
@@ -118,9 +119,21 @@ func copiesBytes(data, output []byte) bool {
 	return false
 }
 
-func holds(blocks map[block]struct{}, b []byte) bool {
+// holdsRun reports whether b holds copiedBytes consecutive bytes of data around one of its blocks.
+func holdsRun(blocks map[block]int, data, b []byte) bool {
 	for i := 0; i+len(block{}) <= len(b); i++ {
-		if _, ok := blocks[block(b[i:])]; ok {
+		at, ok := blocks[block(b[i:])]
+		if !ok {
+			continue
+		}
+		from, to := 0, len(block{})
+		for at-from > 0 && i-from > 0 && data[at-from-1] == b[i-from-1] {
+			from++
+		}
+		for at+to < len(data) && i+to < len(b) && data[at+to] == b[i+to] {
+			to++
+		}
+		if from+to >= copiedBytes {
 			return true
 		}
 	}

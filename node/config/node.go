@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"fednode/flow/agent"
 	"fednode/hsm"
 	"fednode/store/strictyaml"
 )
@@ -18,14 +19,15 @@ import (
 // Node is node.yaml, the configuration of one organisation's node. Everything
 // but organization.id has a default.
 type Node struct {
-	Organization NodeOrganization `yaml:"organization"`
-	Instance     Label            `yaml:"instance"`  // default "<organization.id>-1"
-	Listen       Address          `yaml:"listen"`    // UDP and TCP; default ":443"
-	Advertise    []Address        `yaml:"advertise"` // where peers reach it; default the domain with the port of listen
-	Keys         NodeKeys         `yaml:"keys"`
-	Limits       NodeLimits       `yaml:"limits"`
-	Log          NodeLog          `yaml:"log"`
-	Monitor      NodeMonitor      `yaml:"monitor"`
+	Organization NodeOrganization        `yaml:"organization"`
+	Instance     Label                   `yaml:"instance"`  // default "<organization.id>-1"
+	Listen       Address                 `yaml:"listen"`    // UDP and TCP; default ":443"
+	Advertise    []Address               `yaml:"advertise"` // where peers reach it; default the domain with the port of listen
+	Keys         NodeKeys                `yaml:"keys"`
+	Agents       map[string]agent.Config `yaml:"agents"` // on top of the default ones; see package flow/agent
+	Limits       NodeLimits              `yaml:"limits"`
+	Log          NodeLog                 `yaml:"log"`
+	Monitor      NodeMonitor             `yaml:"monitor"`
 }
 
 // NodeOrganization is the organisation as its member record names it.
@@ -59,7 +61,8 @@ type NodeLimits struct {
 	BytesPerSecond    strictyaml.Size     `yaml:"bytes_per_second"`    // of envelopes of one peer
 	ArtifactSize      strictyaml.Size     `yaml:"artifact_size"`       // largest artifact fetched
 	CallTimeout       strictyaml.Duration `yaml:"call_timeout"`
-	Runs              Count               `yaml:"runs"` // workflow runs driven at once; default 64
+	Memory            strictyaml.Size     `yaml:"memory"` // for no-storage artifacts; default 512MB
+	Agents            Count               `yaml:"agents"` // agents running at once; default 4
 }
 
 // NodeLog is what the node tells its operator.
@@ -162,6 +165,11 @@ func LoadNode(name string, data []byte) (*Node, error) {
 	}
 	c.walk(reflect.ValueOf(n), c.root, "", "", map[string]bool{"organization": true, "organization.id": true})
 	n.check(c)
+	for name, a := range n.Agents {
+		if err := a.Validate(name); err != nil {
+			c.fail("agents", "", "%v", err)
+		}
+	}
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)
 	}
@@ -214,8 +222,11 @@ func (n *Node) setDefaults() {
 			n.Advertise = []Address{Address(net.JoinHostPort(string(o.Domain), port))}
 		}
 	}
-	if n.Limits.Runs == 0 {
-		n.Limits.Runs = 64
+	if n.Limits.Memory == 0 {
+		n.Limits.Memory = 512 << 20
+	}
+	if n.Limits.Agents == 0 {
+		n.Limits.Agents = 4
 	}
 	if n.Log.Level == "" {
 		n.Log.Level = "info"
