@@ -19,6 +19,9 @@ import (
 // identity provider names it, for example "uid:1000". It is written to the log only as a salted commitment.
 type User string
 
+// itself is who acted where the node did something that no user asked for.
+const itself User = "node"
+
 // commitUser returns the HMAC-SHA-256 commitment to user and keeps its salt in a side table, keyed by the
 // commitment, so that erasing the salt really forgets the user.
 func commitUser(tx *store.Tx, user User) (string, error) {

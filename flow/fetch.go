@@ -187,7 +187,7 @@ func (e *Engine) outgoing(h Holding, c *content, pr policy.Request, dec policy.D
 				if err := e.recordDecision(tx, pr, dec, reference); err != nil {
 					return err
 				}
-				return e.record(tx, ledger.Entry{Type: "artifact-delivered", Category: ledger.DataAccess, DataCategory: h.Artifact.Type, Resource: h.Artifact.ID,
+				return e.recordByUser(tx, itself, ledger.Entry{Type: "artifact-delivered", Category: ledger.DataAccess, DataCategory: h.Artifact.Type, Resource: h.Artifact.ID,
 					Purpose: pr.Purpose, Action: "artifact.share", Result: result, Reference: reference + " " + pr.Subject + ">" + pr.Recipient})
 			})
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 	"fednode/flow"
 	"fednode/flow/policy"
 	"fednode/node/config"
+	"fednode/transport"
 )
 
 func fingerprint(c *x509.Certificate) string {
@@ -92,7 +93,7 @@ func (n *Node) Apply(ctx context.Context, user flow.User, name string, data []by
 		}
 		signed, of := a.Signed()
 		return &Applied{string(report.Kind), fmt.Sprintf("agreement %s %s, signed %d/%d", a.Hash[:12], a.State, signed, of)}, nil
-	case config.KindGovernancePolicy:
+	case config.KindPolicy:
 		return n.applyGovernance(ctx, user, name, data)
 	}
 	return nil, fmt.Errorf("%w: %s: a %s file has no field that this version puts into force", flow.ErrMisuse, name, report.Kind)
@@ -100,7 +101,7 @@ func (n *Node) Apply(ctx context.Context, user flow.User, name string, data []by
 
 func (n *Node) env() config.Env {
 	return config.Env{Now: n.site.now, Member: func(id config.OrgID) (config.Member, bool) {
-		m, ok := n.site.members.Current().Get(id)
+		m, ok := n.site.members.Current().Get(transport.OrgID(id))
 		if !ok {
 			return config.Member{}, false
 		}

@@ -5,19 +5,20 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"slices"
 
-	"fednode/store/ledger"
 	"fednode/transport"
 	"fednode/transport/member"
 )
 
 // Record returns this organisation's member record, signed by its identity key; every key in it proves possession.
 func (s *Site) Record() (member.SignedRecord, error) {
-	r := member.Record{OrganizationID: s.Org(), Name: s.Config.Organization.Name, Domain: s.Config.Organization.Domain,
-		Jurisdiction: s.Config.Organization.Jurisdiction, Roots: [][]byte{s.root.Raw}, Endpoints: s.Config.Advertise, Sequence: 1, IssuedAt: s.now()}
+	o := s.Config.Organization
+	r := member.Record{OrganizationID: s.Org(), Name: string(o.Name), Domain: string(o.Domain), Jurisdiction: string(o.Jurisdiction),
+		Roots: [][]byte{s.root.Raw}, Sequence: 1, IssuedAt: transport.NewTime(s.now()).String()}
+	for _, a := range s.Config.Advertise {
+		r.Endpoints = append(r.Endpoints, string(a))
+	}
 	r.Keys.Message = []member.MessageKey{{KeyID: s.messageKeyID(), Alg: "Ed25519", Public: s.message.Public().(ed25519.PublicKey)}}
 	r.Keys.Log = member.LogKey{Generation: 0, Public: s.log.Public().(ed25519.PublicKey)}
 	return member.SignRecord(r, []*x509.Certificate{s.self, s.ca}, s.identity, s.message, s.log)
@@ -34,20 +35,24 @@ func (s *Site) Found(ctx context.Context, name string) error {
 	}
 	nonce := make([]byte, 16)
 	rand.Read(nonce)
-	genesis, err := member.NewGenesis(name, member.DefaultCharter(), rec, s.approver(), nonce)
+	genesis, err := member.NewGenesis(name, member.DefaultCharter(), rec, s.approver(), nonce, s.now())
 	if err != nil {
 		return err
 	}
-	s.members, err = member.FoundGovernance(ctx, s.db, genesis, s.gov, s.now)
+	s.members, err = member.Found(ctx, s.db, genesis, s.governance())
 	return err
 }
 
 // Approve signs the admission of a member as this organisation's word.
 func (s *Site) Approve(rec member.SignedRecord) (member.Approval, error) {
-	return member.Approve(s.FederationID(), rec, s.approver())
+	return member.ApproveMember(s.FederationID(), rec, s.approver())
 }
 
 // Admit takes a member in, at the chair, with the approvals that the charter asks for.
 func (s *Site) Admit(ctx context.Context, rec member.SignedRecord, approvals []member.Approval) error {
 	return s.members.Admit(ctx, rec, approvals)
+}
+
+func (s *Site) approver() member.Approver {
+	return member.Approver{Org: s.Org(), KeyID: s.messageKeyID(), Key: s.message}
 }

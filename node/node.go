@@ -17,6 +17,7 @@ import (
 
 	"fednode/flow"
 	"fednode/flow/agent"
+	"fednode/node/config"
 	"fednode/store/ledger"
 	"fednode/transport"
 	"fednode/transport/pki"
@@ -71,14 +72,14 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	if n.Log, err = ledger.Open(site.db, ledger.Config{Name: "own", Origin: site.logOrigin(), Signer: signer, Now: site.now}); err != nil {
 		return nil, err
 	}
-	n.leaf, err = pki.NewRenewer(pki.RenewerConfig{Issuing: site.ca, Key: site.issuing, Org: string(site.Org()), Instance: site.Config.Instance,
-		FederationID: site.FederationID(), Now: site.now})
+	n.leaf, err = pki.NewRenewer(pki.RenewerConfig{Org: string(site.Org()), Instance: string(site.Config.Instance), FederationID: site.FederationID(),
+		Identity: site.self, Issuing: site.ca, Key: site.identity, Now: site.now, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
-	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: site.Config.Instance, Key: site.message, KeyID: site.messageKeyID(),
+	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: site.message, KeyID: site.messageKeyID(),
 		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
-		Limits: r.Limits, Resolve: r.Resolve})
+		Limits: site.limits(r.Limits), Resolve: r.Resolve})
 	if err != nil {
 		return nil, err
 	}
@@ -91,17 +92,43 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	}
 	n.Engine, err = flow.New(flow.Config{Org: site.Org(), Key: site.message, KeyID: site.messageKeyID(), Node: n.transport, DB: site.db, Log: n.Log,
 		Members: site.members.Current, Policy: engine, Agents: n.agents, ArtifactDir: filepath.Join(site.Dir, "artifacts"), Sealer: site.keyring.Sealer(),
-		MemoryLimit: int64(site.Config.Limits.Memory), Slots: site.Config.Limits.Slots, Now: site.now, Logger: n.log, Metrics: n.metrics})
+		MemoryLimit: int64(site.Config.Limits.Memory), Slots: int(site.Config.Limits.Agents), Now: site.now, Logger: n.log, Metrics: n.metrics})
 	if err != nil {
 		return nil, err
 	}
 	if n.conn == nil {
-		if n.conn, err = net.ListenPacket("udp", site.Config.Listen); err != nil {
+		if n.conn, err = net.ListenPacket("udp", string(site.Config.Listen)); err != nil {
 			return nil, fmt.Errorf("listen: %w; choose another address with listen: in %s", err, ConfigName)
 		}
 		n.owned = true
 	}
 	return n, nil
+}
+
+// limits are those of node.yaml, over l.
+func (s *Site) limits(l transport.Limits) transport.Limits {
+	c := s.Config.Limits
+	for _, n := range []struct {
+		to    *int
+		given config.Count
+	}{{&l.Handlers, c.Requests}, {&l.HandlersPerPeer, c.RequestsPerPeer}} {
+		if n.given > 0 {
+			*n.to = int(n.given)
+		}
+	}
+	if c.RequestsPerSecond > 0 {
+		l.RequestsPerSecond = float64(c.RequestsPerSecond)
+	}
+	if c.BytesPerSecond > 0 {
+		l.BytesPerSecond = float64(c.BytesPerSecond)
+	}
+	if c.ArtifactSize > 0 {
+		l.ArtifactSize = int64(c.ArtifactSize)
+	}
+	if c.CallTimeout > 0 {
+		l.CallTimeout = time.Duration(c.CallTimeout)
+	}
+	return l
 }
 
 // Protect keeps this process's memory out of core dumps and other processes' reach. It is for processes that are a

@@ -35,14 +35,14 @@ const (
 	certDir    = "certs"
 )
 
-// Keys of an organisation's node, as URIs in its keyring. The root's may be taken offline.
+// Keys of an organisation's node, as URIs in its keyring. The root's and the issuing CA's are not needed by a node that
+// runs, and may be taken offline.
 const (
 	rootKey     = "file:keys/root.key"
 	issuingKey  = "file:keys/issuing.key"
 	identityKey = "file:keys/identity.key"
 	messageKey  = "file:keys/message.key"
 	logKey      = "file:keys/log.key"
-	govKey      = "file:keys/governance.key"
 )
 
 // Options are what a new data directory is made with.
@@ -54,9 +54,8 @@ type Options struct {
 	Instance     string // default "<org>-1"
 	Listen       string // UDP, host:port; default ":443"
 	Advertise    []string
-	Passphrase   hsm.Passphrase // of the keyring
-	Unprotected  bool           // keys on disk without a passphrase; explicit only
-	PassFile     string         // recorded in node.yaml as where the passphrase is read at start
+	Passphrase   hsm.Passphrase // of the keyring; hsm.Unprotected() is explicit only
+	PassFile     string         // recorded in node.yaml as where the passphrase is read at start; default: it is asked for
 	Agents       string         // YAML of node.yaml's agents section; default the builtin agents
 	Now          func() time.Time
 }
@@ -64,7 +63,7 @@ type Options struct {
 // A Site is an opened data directory: one organisation's configuration, keys, certificates and database. It is locked
 // against other processes until Close.
 type Site struct {
-	Config config.Node
+	Config *config.Node
 	Dir    string
 
 	now      func() time.Time
@@ -72,8 +71,6 @@ type Site struct {
 	identity hsm.Key
 	message  hsm.Key
 	log      hsm.Key
-	gov      hsm.Key
-	issuing  hsm.Key
 	root     *x509.Certificate
 	ca       *x509.Certificate
 	self     *x509.Certificate // of the identity key
@@ -100,9 +97,6 @@ func Create(dir string, o Options) (_ *Site, err error) {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 	}
-	if o.Unprotected {
-		o.Passphrase = hsm.Unprotected()
-	}
 	s := &Site{Dir: dir, now: o.Now}
 	if s.keyring, err = hsm.CreateKeyring(dir, o.Passphrase); err != nil {
 		return nil, err
@@ -116,13 +110,41 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := writeNew(filepath.Join(dir, ConfigName), o.yaml()); err != nil {
 		return nil, s.stage(err)
 	}
-	if s.Config, err = config.LoadNode(filepath.Join(dir, ConfigName)); err != nil {
-		return nil, s.stage(err)
-	}
-	if err := s.openDB(); err != nil {
+	if err := s.load(); err != nil {
 		return nil, s.stage(err)
 	}
 	return s, nil
+}
+
+// AsksPassphrase reports whether the node.yaml in dir names no place where the passphrase is read.
+func AsksPassphrase(dir string) bool {
+	path := filepath.Join(dir, ConfigName)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	c, err := config.LoadNode(path, data)
+	if err != nil {
+		return false
+	}
+	_, named := c.Keys.Source(dir)
+	return !named
+}
+
+// load reads node.yaml and opens the database, which is the lock against a second process.
+func (s *Site) load() error {
+	path := filepath.Join(s.Dir, ConfigName)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", s.Dir, path)
+	} else if err != nil {
+		return err
+	}
+	if s.Config, err = config.LoadNode(path, data); err != nil {
+		return err
+	}
+	s.db, err = store.Open(filepath.Join(s.Dir, dbName), store.Options{})
+	return err
 }
 
 func (o *Options) complete() error {
@@ -162,12 +184,16 @@ func (o *Options) yaml() []byte {
 	for _, a := range o.Advertise {
 		fmt.Fprintf(&b, "  - %q\n", a)
 	}
-	b.WriteString("keys:\n")
+	if o.Passphrase.IsUnprotected() || o.PassFile != "" {
+		b.WriteString("keys:\n")
+	}
 	switch {
-	case o.Unprotected:
+	case o.Passphrase.IsUnprotected():
 		b.WriteString("  unprotected: true   # no passphrase: whoever reads the disk has the keys\n")
-	default:
+	case o.PassFile != "":
 		fmt.Fprintf(&b, "  passphrase: {file: %q}\n", o.PassFile)
+	default:
+		b.WriteString("  # the passphrase is asked for at start; or name its place: passphrase: {file: …}, {env: …} or {credential: …}\n")
 	}
 	b.WriteString(o.Agents)
 	return []byte(b.String())
@@ -175,34 +201,36 @@ func (o *Options) yaml() []byte {
 
 // makeKeys generates the keys and issues the certificates of a new organisation.
 func (s *Site) makeKeys(o Options) (err error) {
-	var root hsm.Key
+	var root, issuing hsm.Key
 	for _, k := range []struct {
 		uri string
 		alg hsm.Algorithm
 		to  *hsm.Key
-	}{{rootKey, hsm.ECDSAP384, &root}, {issuingKey, hsm.ECDSAP384, &s.issuing}, {identityKey, hsm.ECDSAP384, &s.identity},
-		{messageKey, hsm.Ed25519, &s.message}, {logKey, hsm.Ed25519, &s.log}, {govKey, hsm.Ed25519, &s.gov}} {
+	}{{rootKey, hsm.ECDSAP384, &root}, {issuingKey, hsm.ECDSAP384, &issuing}, {identityKey, hsm.ECDSAP384, &s.identity},
+		{messageKey, hsm.Ed25519, &s.message}, {logKey, hsm.Ed25519, &s.log}} {
 		if *k.to, err = s.keyring.Generate(k.uri, k.alg); err != nil {
 			return err
 		}
 	}
-	defer root.Close()
 	now := o.Now()
 	if s.root, err = pki.NewRoot(root, string(o.Org), o.Domain, now); err != nil {
 		return err
 	}
-	if s.ca, err = pki.NewIssuing(s.root, root, s.issuing.Public(), now); err != nil {
+	if s.ca, err = pki.NewIssuing(s.root, root, issuing.Public(), now); err != nil {
 		return err
 	}
-	if s.self, err = pki.NewIdentity(s.ca, s.issuing, s.identity.Public(), o.Instance, now); err != nil {
+	if s.self, err = pki.NewIdentity(s.ca, issuing, s.identity.Public(), o.Instance, now); err != nil {
 		return err
 	}
-	for name, c := range map[string]*x509.Certificate{"root.crt": s.root, "issuing.crt": s.ca, "identity.crt": s.self} {
-		if err := pki.SaveCertificates(filepath.Join(s.Dir, certDir, name), c); err != nil {
+	for _, c := range []struct {
+		name string
+		cert *x509.Certificate
+	}{{"root.crt", s.root}, {"issuing.crt", s.ca}, {"identity.crt", s.self}} {
+		if err := pki.SaveCertificates(filepath.Join(s.Dir, certDir, c.name), c.cert); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(root.Close(), issuing.Close())
 }
 
 // writeNew writes a file that must not exist, durably.
@@ -215,28 +243,23 @@ func writeNew(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// Open opens the data directory dir; the passphrase is read from where its node.yaml says.
-func Open(dir string) (*Site, error) { return OpenAt(dir, time.Now) }
-
-// OpenAt is Open with the wall clock that now reads.
-func OpenAt(dir string, now func() time.Time) (_ *Site, err error) {
+// Open opens the data directory dir. The passphrase is read from where its node.yaml says, or else from ask.
+func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err error) {
 	s := &Site{Dir: dir, now: now}
-	path := filepath.Join(dir, ConfigName)
-	if s.Config, err = config.LoadNode(path); errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", dir, path)
-	} else if err != nil {
+	if err := s.load(); err != nil {
 		return nil, err
 	}
-	if err := s.openDB(); err != nil { // first: it is the lock against a second process
-		return nil, err
+	pass, ok := s.Config.Keys.Source(dir)
+	if !ok {
+		pass = ask
 	}
-	if s.keyring, err = hsm.OpenKeyring(dir, s.passphrase()); err != nil {
+	if s.keyring, err = hsm.OpenKeyring(dir, pass); err != nil {
 		return nil, s.stage(err)
 	}
 	for _, k := range []struct {
 		uri string
 		to  *hsm.Key
-	}{{issuingKey, &s.issuing}, {identityKey, &s.identity}, {messageKey, &s.message}, {logKey, &s.log}, {govKey, &s.gov}} {
+	}{{identityKey, &s.identity}, {messageKey, &s.message}, {logKey, &s.log}} {
 		if *k.to, err = s.keyring.Open(k.uri); err != nil {
 			return nil, s.stage(err)
 		}
@@ -251,35 +274,18 @@ func OpenAt(dir string, now func() time.Time) (_ *Site, err error) {
 		}
 		*c.to = certs[0]
 	}
-	if err := s.openGovernance(""); err != nil {
+	if s.members, err = member.Open(s.db, s.governance()); err != nil && !errors.Is(err, member.ErrNone) {
 		return nil, s.stage(err)
 	}
 	return s, nil
 }
 
-func (s *Site) passphrase() hsm.Passphrase {
-	k := s.Config.Keys
-	switch p := k.Passphrase; {
-	case k.Unprotected:
-		return hsm.Unprotected()
-	case p.File != "":
-		return hsm.PassphraseFile(p.File)
-	case p.Credential != "":
-		return hsm.PassphraseCredential(p.Credential)
-	default:
-		return hsm.PassphraseEnv(p.Env)
-	}
-}
-
-func (s *Site) openDB() (err error) {
-	s.db, err = store.Open(filepath.Join(s.Dir, dbName), store.Options{})
-	return err
-}
+func (s *Site) governance() member.Options { return member.Options{Key: s.log, Now: s.now} }
 
 // Close zeroises the keys and unlocks the data directory. A Site whose node ran was closed by it.
 func (s *Site) Close() error {
 	var errs []error
-	for _, k := range []hsm.Key{s.issuing, s.identity, s.message, s.log, s.gov} {
+	for _, k := range []hsm.Key{s.identity, s.message, s.log} {
 		if k != nil {
 			errs = append(errs, k.Close())
 		}
@@ -290,12 +296,13 @@ func (s *Site) Close() error {
 	}
 	if s.keyring != nil {
 		errs = append(errs, s.keyring.Close())
+		s.keyring = nil
 	}
 	return errors.Join(errs...)
 }
 
 // Org returns the organisation whose site it is.
-func (s *Site) Org() transport.OrgID { return s.Config.Organization.ID }
+func (s *Site) Org() transport.OrgID { return transport.OrgID(s.Config.Organization.ID) }
 
 // FederationID returns the federation that the site belongs to, or "" before it is founded or imported.
 func (s *Site) FederationID() string {
@@ -313,7 +320,7 @@ func (s *Site) messageKeyID() string {
 
 // logOrigin names the organisation's own log, generation 0.
 func (s *Site) logOrigin() string {
-	return "fednode/" + s.FederationID() + "/" + string(s.Org()) + "/log/0"
+	return member.LogOrigin(s.FederationID(), s.Org(), 0)
 }
 
 func (s *Site) logSigner() (note.Signer, error) { return ledger.NewSigner(s.logOrigin(), s.log) }
@@ -323,11 +330,10 @@ func (s *Site) Bundle(w io.Writer) error { return s.members.ExportBundle(w) }
 
 // Import takes in the governance log of the federation with the given id, verified from genesis. What it holds already
 // must be the beginning of it.
-func (s *Site) Import(ctx context.Context, r io.Reader, federationID string) error {
+func (s *Site) Import(ctx context.Context, r io.Reader, federationID string) (err error) {
 	if s.members == nil {
-		if err := s.openGovernance(federationID); err != nil {
-			return err
-		}
+		s.members, err = member.Import(ctx, s.db, r, federationID, s.governance())
+		return err
 	}
 	return s.members.ImportBundle(ctx, r)
 }

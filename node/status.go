@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fednode/flow"
+	"fednode/store"
 	"fednode/transport"
 )
 
@@ -20,7 +21,7 @@ type Status struct {
 	Version      string          `json:"version"`
 	Started      time.Time       `json:"started"`
 	Listen       string          `json:"listen"`
-	Health       string          `json:"health"`
+	Health       Health          `json:"health"`
 	Members      int             `json:"members"`
 	Chair        transport.OrgID `json:"chair"`
 	Log          LogStatus       `json:"log"`
@@ -29,6 +30,7 @@ type Status struct {
 	Agreements   map[string]int  `json:"agreements"` // by state
 	Runs         map[string]int  `json:"runs"`       // by state, of this initiator
 	Waiting      int             `json:"approvals"`  // steps that wait for a human here
+	Evidence     int             `json:"evidence"`   // pieces kept against logs that were rolled back or forked
 	InMemory     int             `json:"artifacts_in_memory"`
 	OnDisk       int             `json:"artifacts_on_disk"`
 	FreeDisk     uint64          `json:"free_disk_bytes"`
@@ -45,8 +47,8 @@ type LogStatus struct {
 func (n *Node) Status() (Status, error) {
 	set := n.site.members.Current()
 	own, gov := n.Log.Head(), set.Head()
-	st := Status{Federation: set.Name(), FederationID: set.FederationID(), Organization: n.site.Org(), Instance: n.site.Config.Instance,
-		Version: Version(), Started: n.started, Listen: n.conn.LocalAddr().String(), Health: n.Health().Status, Members: len(set.All()), Chair: set.Chair(),
+	st := Status{Federation: set.Name(), FederationID: set.FederationID(), Organization: n.site.Org(), Instance: string(n.site.Config.Instance),
+		Version: Version(), Started: n.started, Listen: n.conn.LocalAddr().String(), Health: n.Health(), Members: len(set.All()), Chair: set.Chair(),
 		Log:         LogStatus{n.site.logOrigin(), own.Size, own.Root.String()},
 		Governance:  LogStatus{set.GovOrigin(), gov.Size, gov.Root.String()},
 		Certificate: n.leaf.Leaf().Leaf.NotAfter, Agreements: map[string]int{}, Runs: map[string]int{}}
@@ -69,6 +71,12 @@ func (n *Node) Status() (Status, error) {
 		return st, err
 	}
 	st.Waiting = len(waiting)
+	err = n.site.db.View(func(tx *store.Tx) error {
+		return transport.AllEvidence(tx, func(transport.Evidence) error { st.Evidence++; return nil })
+	})
+	if err != nil {
+		return st, err
+	}
 	holdings, err := n.Engine.Holdings("")
 	if err != nil {
 		return st, err
@@ -135,7 +143,6 @@ type MemberView struct {
 	Sequence     int64           `json:"sequence"`
 	LogOrigin    string          `json:"log_origin"`
 	RootSHA256   []string        `json:"root_sha256"` // of its root certificates
-	Seen         int64           `json:"log_size_seen"`
 }
 
 // Members returns the members, by id.

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"fednode/flow"
 	"fednode/flow/agent"
@@ -108,6 +109,33 @@ func callRaw[T any](ctx context.Context, c *Client, method, path string, body io
 // Status returns the node's state at a glance.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, "GET", "/v1/status", nil)
+}
+
+// WaitReady waits until the node serves, at most for limit. The error says what it still waited for.
+func (c *Client) WaitReady(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		_, err := call[node.Health](ctx, c, "GET", "/readyz", nil)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", err)
+		}
+	}
+}
+
+// Health returns what the node says of its own health; it is unhealthy if the error is nil and the status says so.
+func (c *Client) Health(ctx context.Context) (node.Health, error) {
+	return call[node.Health](ctx, c, "GET", "/livez", nil)
+}
+
+// Apply puts a configuration file into force; file is its name in errors.
+func (c *Client) Apply(ctx context.Context, file string, data []byte) (*node.Applied, error) {
+	return callRaw[*node.Applied](ctx, c, "POST", "/v1/apply?"+url.Values{"file": {file}}.Encode(), bytes.NewReader(data), "application/yaml")
 }
 
 // Members returns the federation's members as this node's governance log has them.
@@ -205,6 +233,16 @@ func (c *Client) Entries(ctx context.Context, from, limit int64) ([]LogEntry, er
 // Proof writes the .tlog-proof of an entry of the own log to w.
 func (c *Client) Proof(ctx context.Context, index int64, w io.Writer) error {
 	return c.copy(ctx, "/v1/audit/proof/"+strconv.FormatInt(index, 10), w)
+}
+
+// ProveRun writes a proof file of everything in the own log that concerns a run to w.
+func (c *Client) ProveRun(ctx context.Context, run string, w io.Writer) error {
+	return c.copy(ctx, "/v1/audit/prove?"+url.Values{"run": {run}}.Encode(), w)
+}
+
+// ProveEntry writes a proof file of one entry of the own log to w.
+func (c *Client) ProveEntry(ctx context.Context, index int64, w io.Writer) error {
+	return c.copy(ctx, "/v1/audit/prove?index="+strconv.FormatInt(index, 10), w)
 }
 
 // Archive writes the node's audit archive, a tar stream, to w.

@@ -153,6 +153,13 @@ func (s *Server) routes() {
 	e := s.node.Engine
 	s.handle("GET /v1/status", func(r *http.Request) (any, error) { return s.node.Status() })
 	s.handle("GET /v1/members", func(r *http.Request) (any, error) { return s.node.Members(), nil })
+	s.handle("POST /v1/apply", func(r *http.Request) (any, error) {
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", flow.ErrMisuse, err)
+		}
+		return s.node.Apply(r.Context(), caller(r), r.FormValue("file"), data)
+	})
 	s.handle("GET /v1/agents", func(r *http.Request) (any, error) { return e.Agents(), nil })
 	s.handle("GET /v1/agreements", func(r *http.Request) (any, error) { return e.Agreements() })
 	s.handle("POST /v1/agreements", s.submit)
@@ -192,14 +199,26 @@ func (s *Server) routes() {
 	})
 	s.handle("GET /v1/audit/entries", s.entries)
 	s.mux.HandleFunc("GET /v1/audit/proof/{index}", s.proof)
+	s.mux.HandleFunc("GET /v1/audit/prove", s.prove)
 	s.mux.HandleFunc("GET /v1/audit/archive", s.archive)
 	s.mux.HandleFunc("GET /v1/artifacts/{run}/{id}", s.artifact)
 	s.mux.HandleFunc("GET /v1/events", s.events)
 	s.mux.HandleFunc("GET /tlog/{path...}", s.tlog)
-	s.mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { s.node.WriteMetrics(w) })
+	s.monitorRoutes(s.mux)
+}
+
+func (s *Server) monitorRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { s.node.WriteMetrics(w) })
 	for _, path := range []string{"/health", "/livez", "/readyz"} {
-		s.mux.HandleFunc("GET "+path, s.health(path))
+		mux.HandleFunc("GET "+path, s.health(path))
 	}
+}
+
+// Monitor answers metrics and health, and nothing else: it is for a listener that others can reach.
+func (s *Server) Monitor() http.Handler {
+	mux := http.NewServeMux()
+	s.monitorRoutes(mux)
+	return mux
 }
 
 func agreementReply(a *flow.Agreement, err error) (any, error) {
@@ -279,6 +298,26 @@ func (s *Server) proof(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write(p)
+}
+
+// prove answers with a proof file of what concerns a run, or of one entry.
+func (s *Server) prove(w http.ResponseWriter, r *http.Request) {
+	var data []byte
+	i, err := strconv.ParseInt(r.FormValue("index"), 10, 64)
+	switch run := r.FormValue("run"); {
+	case run != "":
+		data, err = s.node.ProveRun(run)
+	case err == nil:
+		data, err = s.node.ProveEntry(i)
+	default:
+		err = fmt.Errorf("%w: name a run or an index", flow.ErrMisuse)
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(data)
 }
 
 func (s *Server) archive(w http.ResponseWriter, r *http.Request) {

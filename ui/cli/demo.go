@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fednode/flow"
+	"fednode/hsm"
 	"fednode/node"
 	"fednode/transport"
 	"fednode/transport/member"
@@ -63,12 +64,13 @@ type demoOrg struct {
 
 type demo struct {
 	*app
-	paint   paint
-	started time.Time
-	orgs    []*demoOrg
-	stop    context.CancelFunc
-	nodes   *errgroup.Group
-	failed  int
+	paint      paint
+	started    time.Time
+	federation string // its id
+	orgs       []*demoOrg
+	stop       context.CancelFunc
+	nodes      *errgroup.Group
+	failed     int
 }
 
 // document is one input of the demo.
@@ -92,6 +94,7 @@ func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
 	if err := d.found(ctx, dir); err != nil {
 		return err
 	}
+	d.federation = d.orgs[0].site.FederationID()
 	if err := d.start(ctx); err != nil {
 		return err
 	}
@@ -110,7 +113,12 @@ func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
 	if err := d.scan(docs); err != nil {
 		return err
 	}
-	if err := d.verify(ctx); err != nil {
+	archives, err := os.MkdirTemp("", "fednode-audit-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(archives)
+	if err := d.verify(ctx, archives); err != nil {
 		return err
 	}
 	if d.failed > 0 {
@@ -188,7 +196,7 @@ func (d *demo) found(ctx context.Context, dir string) error {
 		o.conn = conn
 		g.Go(func() (err error) {
 			o.site, err = node.Create(o.dir, node.Options{Org: o.id, Name: "Demo " + string(o.id), Listen: conn.LocalAddr().String(),
-				Advertise: []string{conn.LocalAddr().String()}, Unprotected: true, Agents: demoAgents(o.id)})
+				Advertise: []string{conn.LocalAddr().String()}, Passphrase: hsm.Unprotected(), Agents: demoAgents(o.id)})
 			return err
 		})
 	}
@@ -250,12 +258,12 @@ func (d *demo) admit(ctx context.Context) error {
 
 func (d *demo) reopen() error {
 	for _, o := range d.orgs {
-		site, err := node.Open(o.dir)
+		site, err := node.Open(o.dir, hsm.Passphrase{}, time.Now)
 		if err != nil {
 			return err
 		}
 		o.site = site
-		if o.conn, err = net.ListenPacket("udp", site.Config.Listen); err != nil {
+		if o.conn, err = net.ListenPacket("udp", string(site.Config.Listen)); err != nil {
 			return err
 		}
 	}

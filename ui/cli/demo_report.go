@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -43,7 +45,7 @@ func (d *demo) printRun(ctx context.Context, run *flow.Run, width int) error {
 		}
 		fmt.Fprintf(&b, " %s", mark)
 		if s.Agent == "approval-agent" && s.State == flow.StateCompleted {
-			how := " (flow approve)"
+			how := " (flow approve, given by the demo)"
 			if s.Automatic {
 				how = " (automatic)"
 			}
@@ -142,20 +144,12 @@ func saw(org transport.OrgID, holdings []flow.Holding, t string) string {
 }
 
 // verify takes every organisation's audit archive from its socket and verifies it offline: the governance log from
-// genesis, the own log entry by entry, and each receipt against the log of the organisation that gave it.
-func (d *demo) verify(ctx context.Context) error {
+// genesis, the own log entry by entry, each receipt, and then the logs against each other's receipts.
+func (d *demo) verify(ctx context.Context, dir string) error {
 	var archives []*node.Archived
 	receipts := 0
 	for _, o := range d.orgs {
-		var buf bytes.Buffer
-		if err := o.client.Archive(ctx, &buf); err != nil {
-			return fmt.Errorf("%s: %w", o.id, err)
-		}
-		ar, err := node.ReadArchive(&buf)
-		if err != nil {
-			return fmt.Errorf("%s: %w", o.id, err)
-		}
-		report, err := ar.Verify("")
+		ar, report, err := o.audit(ctx, filepath.Join(dir, string(o.id)), d.federation)
 		if err != nil {
 			d.failed++
 			fmt.Fprintf(d.out, "%s %s: %v\n", d.paint.bad("✗"), o.id, err)
@@ -172,4 +166,21 @@ func (d *demo) verify(ctx context.Context) error {
 		fmt.Fprintf(d.out, "%s %d receipts verified in %d logs%s\n", d.paint.good("✓"), receipts, len(archives), d.elapsed(6))
 	}
 	return nil
+}
+
+// audit unpacks the organisation's archive into dir and verifies it.
+func (o *demoOrg) audit(ctx context.Context, dir, federation string) (*node.Archived, *node.Verification, error) {
+	var buf bytes.Buffer
+	if err := o.client.Archive(ctx, &buf); err != nil {
+		return nil, nil, err
+	}
+	if err := node.Unpack(&buf, dir); err != nil {
+		return nil, nil, err
+	}
+	ar, err := node.OpenArchive(os.DirFS(dir), federation)
+	if err != nil {
+		return nil, nil, err
+	}
+	report, err := ar.Verify()
+	return ar, report, err
 }

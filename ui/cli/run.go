@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+
+	"fednode/hsm"
+	"fednode/node"
+	"fednode/node/config"
+	"fednode/ui"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	return &cobra.Command{Use: "run", Short: "Run the node on its data directory", Args: cobra.NoArgs,
+		Long: `Serves the federation and the local API until interrupted (SIGINT or SIGTERM), then stops in order: what is acknowledged
+is on disk. The passphrase of the keys is read from where node.yaml says, or asked for on a terminal.`,
+		Example: "  fednode -D /var/lib/fednode run",
+		RunE:    func(c *cobra.Command, _ []string) error { return a.serve(c.Context()) }}
+}
+
+func (a *app) serve(ctx context.Context) error {
+	if err := node.Protect(); err != nil {
+		return err
+	}
+	site, err := a.openSite()
+	if err != nil {
+		return err
+	}
+	log := newLogger(a, site.Config.Log).With("organization", site.Org())
+	n, err := node.New(site, node.Runtime{Logger: log})
+	if err != nil {
+		return err
+	}
+	socket, err := ui.Listen(a.dir)
+	if err != nil {
+		return err
+	}
+	server := ui.NewServer(n, log)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.Run(gctx) })
+	g.Go(func() error { return server.Serve(gctx, socket) })
+	if at := site.Config.Monitor.Listen; at != "" {
+		l, err := net.Listen("tcp", string(at))
+		if err != nil {
+			return fmt.Errorf("monitor: %w; choose another address with monitor.listen in %s", err, node.ConfigName)
+		}
+		g.Go(func() error { return serveMonitor(gctx, server.Monitor(), l) })
+	}
+	st, err := n.Status()
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "federation", st.Federation, "listen", st.Listen, "version", st.Version, "members", st.Members)
+	err = g.Wait()
+	log.Info("stopped")
+	return err
+}
+
+// openSite opens the data directory, asking for the passphrase on a terminal if node.yaml names no place for it.
+func (a *app) openSite() (*node.Site, error) {
+	ask := hsm.Passphrase{}
+	f, ok := a.in.(*os.File)
+	if ok && term.IsTerminal(int(f.Fd())) && node.AsksPassphrase(a.dir) {
+		fmt.Fprint(a.err, "Passphrase of the keys: ")
+		secret, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(a.err)
+		if err != nil {
+			return nil, err
+		}
+		ask = hsm.PassphraseBytes(secret)
+		clear(secret)
+	}
+	return node.Open(a.dir, ask, time.Now)
+}
+
+// serveMonitor answers metrics and health, and nothing else, on l until ctx ends.
+func serveMonitor(ctx context.Context, h http.Handler, l net.Listener) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func newLogger(a *app, c config.NodeLog) *slog.Logger {
+	o := &slog.HandlerOptions{Level: c.Level.Slog()}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(a.err, o))
+	}
+	return slog.New(slog.NewTextHandler(a.err, o))
+}
