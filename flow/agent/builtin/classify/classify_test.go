@@ -3,12 +3,14 @@ package classify
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -224,6 +226,89 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// TestParseRefusesForgeries gives bodies a right checksum: what stands in them must still be sound.
+func TestParseRefusesForgeries(t *testing.T) {
+	label := func(name string) []byte { return append(append([]byte{byte(len(name))}, name...), 5) }
+	body := func(parts ...[]byte) []byte { return checksummed(slices.Concat(parts...)) }
+	head, word := []byte{100, 100, 2}, []byte{1, 0, 1, 'x', 3, 4}
+	if m, err := Parse(body(head, label("a"), label("b"), word)); err != nil || !slices.Equal(m.Labels(), []string{"a", "b"}) {
+		t.Fatalf("the sound one: %v", err)
+	}
+	for name, data := range map[string][]byte{
+		"empty":               checksummed(nil),
+		"labels twice":        body(head, label("a"), label("a"), word),
+		"labels out of order": body(head, label("b"), label("a"), word),
+		"label of two words":  body(head, label("a"), label("b c"), word),
+		"one class":           body([]byte{100, 100, 1}, label("a"), []byte{1, 0, 1, 'x', 3}),
+		"no words":            body(head, label("a"), label("b"), []byte{0}),
+		"no smoothing":        body([]byte{0, 100, 2}, label("a"), label("b"), word),
+		"no temperature":      body([]byte{100, 0, 2}, label("a"), label("b"), word),
+		"65 classes":          body([]byte{100, 100, 65}),
+		"words out of order":  body(head, label("a"), label("b"), []byte{2, 0, 1, 'x', 3, 4, 0, 1, 'a', 3, 4}),
+		"sharing too much":    body(head, label("a"), label("b"), []byte{1, 9, 1, 'x', 3, 4}),
+		"sharing too little":  body(head, label("a"), label("b"), []byte{2, 0, 1, 'x', 3, 4, 0, 2, 'x', 'y', 3, 4}),
+		"a long varint":       body([]byte{0xe4, 0, 100, 2}, label("a"), label("b"), word),
+		"a billion words":     body(head, label("a"), label("b"), []byte{0x80, 0x94, 0xeb, 0xdc, 3}),
+		"more than it says":   body(head, label("a"), label("b"), word, []byte{7}),
+	} {
+		if _, err := Parse(data); !errors.Is(err, ErrModel) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Parse(make([]byte, MaxModel+1)); !errors.Is(err, ErrModel) {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+// TestTrainIsDeterministic wants the same bytes for the same examples, whatever goes on in maps.
+func TestTrainIsDeterministic(t *testing.T) {
+	a, _ := trained(t)
+	b, _ := trained(t)
+	if !bytes.Equal(a.bytes, b.bytes) {
+		t.Error("two trainings gave two models")
+	}
+}
+
+// TestClassifyIsSteady changes texts in ways that say nothing about their class.
+func TestClassifyIsSteady(t *testing.T) {
+	m, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range documents(t, "heldout", 1) {
+		v := m.Classify(e.Text)
+		for name, text := range map[string]string{
+			"redacted names": strings.ReplaceAll(e.Text, "\n", " <PERSON>\n"),
+			"Windows lines":  strings.ReplaceAll(e.Text, "\n", "\r\n"),
+			"blank lines":    strings.ReplaceAll(e.Text, "\n", "\n\n"),
+			"capitals":       strings.ToUpper(e.Text),
+		} {
+			if name == "capitals" && strings.ContainsAny(e.Text, "ßµ") { // these have other letters when capital
+				continue
+			}
+			if w := m.Classify(text); w.Label != v.Label || math.Abs(w.Score-v.Score) > 1e-9 {
+				t.Errorf("%s, %s: %s %.4f became %s %.4f", e.Group, name, v.Label, v.Score, w.Label, w.Score)
+			}
+		}
+		if twice := m.Classify(e.Text + "\n" + e.Text); twice.Label != v.Label && v.Score > 0.9 {
+			t.Errorf("%s said twice is %s", e.Group, twice.Label)
+		}
+	}
+}
+
+// TestMeasureRefuses wants an error for classes that the model doesn't know and for no examples.
+func TestMeasureRefuses(t *testing.T) {
+	m, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, examples := range [][]Example{nil, {{Label: "poem", Text: "roses are red"}}} {
+		if _, err := m.Measure(examples); !errors.Is(err, ErrExamples) {
+			t.Errorf("%v: %v", examples, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(magic))
 	small, _, err := Train([]Example{{"a", "x", "1"}, {"a", "x y", "2"}, {"a", "x z", "3"}, {"a", "x", "4"}, {"a", "x", "5"},
@@ -238,8 +323,19 @@ func FuzzParse(f *testing.F) {
 			// The checksum stops nearly everything; give the body a right one.
 			m, err = Parse(checksummed(data))
 		}
-		if err == nil {
-			m.Classify("x q dear sir 12.50 EUR")
+		if err != nil {
+			return
+		}
+		sum, v := 0.0, m.Classify("x q dear sir 12.50 EUR")
+		for _, p := range v.Scores {
+			sum += p
+		}
+		if math.Abs(sum-1) > 0.01 || v.Scores[v.Label] != v.Score {
+			t.Fatalf("%+v", v)
+		}
+		again, err := Parse(m.bytes)
+		if err != nil || again.Hash() != m.Hash() {
+			t.Fatalf("its own bytes: %v", err)
 		}
 	})
 }

@@ -183,13 +183,23 @@ func Parse(data []byte) (*Model, error) {
 		return bad("fewer than two classes, or no words")
 	case m.smoothing <= 0 || m.temperature <= 0:
 		return bad("smoothing and temperature must be positive")
-	case !slices.IsSorted(m.labels) || slices.ContainsFunc(m.labels, func(l string) bool { return !validLabel(l) }):
+	case !ascending(m.labels) || slices.ContainsFunc(m.labels, func(l string) bool { return !validLabel(l) }):
 		return bad("malformed class names")
 	}
 	if m.seal(); !bytes.Equal(m.bytes, data) {
 		return bad("not in its one canonical form")
 	}
 	return m, nil
+}
+
+// ascending reports whether labels are in order and none comes twice.
+func ascending(labels []string) bool {
+	for i := 1; i < len(labels); i++ {
+		if labels[i] <= labels[i-1] {
+			return false
+		}
+	}
+	return true
 }
 
 // validLabel allows what can stand in a classification without quoting anything: a short name, no sentence.
