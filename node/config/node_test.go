@@ -26,7 +26,8 @@ limits:
   bytes_per_second: 8MB
   artifact_size: 2GB
   call_timeout: 20s
-  runs: 9
+  agents: 9
+  memory: 64MB
 log: {level: warn, format: json}
 monitor: {listen: "127.0.0.1:9464"}
 `
@@ -37,7 +38,7 @@ func TestANodeFileIsReadWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n.Organization.ID != "north-clinic" || n.Instance != "ward-1" || n.Listen != "0.0.0.0:7443" || len(n.Advertise) != 2 ||
-		n.Limits.RequestsPerPeer != 50 || n.Limits.Runs != 9 || n.Log.Level.Slog() != slog.LevelWarn || n.Monitor.Listen != "127.0.0.1:9464" {
+		n.Limits.RequestsPerPeer != 50 || n.Limits.Agents != 9 || n.Limits.Memory != 64<<20 || n.Log.Level.Slog() != slog.LevelWarn || n.Monitor.Listen != "127.0.0.1:9464" {
 		t.Errorf("%+v", n)
 	}
 	if _, ok := n.Keys.Source("/etc"); !ok {
@@ -50,7 +51,7 @@ func TestANodeFileHasDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Organization.Name != "north-clinic" || n.Instance != "north-clinic-1" || n.Limits.Runs != 64 || n.Log.Level != "info" || n.Log.Format != "text" {
+	if n.Organization.Name != "north-clinic" || n.Instance != "north-clinic-1" || n.Limits.Agents != 4 || n.Limits.Memory != 512<<20 || n.Log.Level != "info" || n.Log.Format != "text" {
 		t.Errorf("%+v", n)
 	}
 	if len(n.Advertise) != 1 || n.Advertise[0] != "north-clinic.example:7000" {
