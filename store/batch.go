@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -48,6 +49,7 @@ func (c *change) abandon() bool {
 // write commits batches until Close.
 func (db *DB) write() {
 	defer close(db.done)
+	debug.SetPanicOnFault(true) // a page that cannot be read fails its batch, not the process
 	for {
 		select {
 		case c := <-db.queue:
@@ -83,41 +85,80 @@ func (db *DB) gather(first *change) []*change {
 	}
 }
 
+// rerun is how many changes may be run again because a later one failed. Beyond it they are committed without the rest,
+// so that a flood of refused changes costs the others an fsync now and then, and not a number of runs that grows with
+// its square.
+const rerun = 64
+
 // commit writes a batch. A change that fails is answered and left out, and the rest begins again: bbolt has no
 // savepoints. A change that is run for the second time and fails only then is treated alike.
 func (db *DB) commit(batch []*change) {
 	for len(batch) > 0 {
-		tx := &Tx{}
-		failed := -1
-		var failure error
-		err := db.bolt.Update(func(b *bolt.Tx) error {
-			tx.tx = b
-			for i, c := range batch {
-				if err := guard(func() error { return c.fn(tx) }); err != nil {
-					failed, failure = i, err
+		i, err := db.try(batch)
+		if i == len(batch) {
+			answer(batch, err)
+			return
+		}
+		batch[i].result <- err
+		if i >= rerun {
+			db.commit(batch[:i])
+			batch = batch[i+1:]
+			continue
+		}
+		batch = append(batch[:i:i], batch[i+1:]...)
+	}
+}
+
+func answer(batch []*change, err error) {
+	for _, c := range batch {
+		c.result <- err
+	}
+}
+
+// try runs a batch and commits it. It returns the index of the change that failed, and why, or len(batch) and the
+// outcome of the commit.
+func (db *DB) try(batch []*change) (int, error) {
+	if db.failed != nil {
+		return len(batch), db.failed
+	}
+	tx, at, before := &Tx{}, 0, db.version()
+	err := guard(func() error {
+		return db.bolt.Update(func(b *bolt.Tx) error {
+			for tx.tx = b; at < len(batch); at++ {
+				if err := guard(func() error { return batch[at].fn(tx) }); err != nil {
 					return err
 				}
 			}
-			return guard(tx.finish)
+			return tx.finish()
 		})
-		switch {
-		case failed >= 0:
-			batch[failed].result <- failure
-			batch = append(batch[:failed:failed], batch[failed+1:]...)
-			continue
-		case err != nil:
-			err = fmt.Errorf("nothing was written to %s: %w", db.path, err)
-			db.log.Error("commit failed", "changes", len(batch), "err", err)
-		default:
-			for _, fn := range tx.after {
-				fn()
+	})
+	switch {
+	case err == nil:
+		for _, fn := range tx.after {
+			if err := guard(func() error { fn(); return nil }); err != nil {
+				db.log.Error("after commit", "err", err)
 			}
 		}
-		for _, c := range batch {
-			c.result <- err
-		}
-		return
+	case at < len(batch):
+	case db.version() != before:
+		// The new version can be read, but the disk did not confirm it: it may or may not be there after a crash. What is
+		// in memory no longer says what is on the disk, so that only opening the database again tells.
+		db.failed = fmt.Errorf("%s: %w; restart fednode (%w)", db.path, ErrUnknown, err)
+		db.log.Error("commit failed", "changes", len(batch), "err", db.failed)
+		return at, db.failed
+	default:
+		err = fmt.Errorf("nothing was written to %s: %w", db.path, err)
+		db.log.Error("commit failed", "changes", len(batch), "err", err)
 	}
+	return at, err
+}
+
+// version returns bbolt's number of the version that a reader would see, or 0.
+func (db *DB) version() (id int) {
+	if err := db.bolt.View(func(tx *bolt.Tx) error { id = tx.ID(); return nil }); err != nil {
+		return 0
+	}
+	return id
 }
 
 // errPanic is wrapped by what a change's panic is turned into.
@@ -161,7 +202,8 @@ func (tx *Tx) Bucket(name string) *bolt.Bucket {
 	return b
 }
 
-// BeforeCommit runs fn once for key in this batch, after all its changes. Its error fails the whole batch.
+// BeforeCommit runs fn once for key in this batch, after all its changes. Its error fails the whole batch. A hook may
+// add hooks.
 func (tx *Tx) BeforeCommit(key string, fn func() error) {
 	for _, h := range tx.before {
 		if h.key == key {
@@ -171,7 +213,8 @@ func (tx *Tx) BeforeCommit(key string, fn func() error) {
 	tx.before = append(tx.before, hook{key, fn})
 }
 
-// AfterCommit runs fn once the batch is on the disk, before Update returns. It is dropped when the batch is undone.
+// AfterCommit runs fn once the batch is on the disk, before Update returns. It is dropped when the batch is undone. A
+// panic in it is logged: what is on the disk stays there.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 // Value returns what SetValue kept for key in this batch, or nil.
@@ -186,8 +229,8 @@ func (tx *Tx) SetValue(key string, v any) {
 }
 
 func (tx *Tx) finish() error {
-	for _, h := range tx.before {
-		if err := h.fn(); err != nil {
+	for i := 0; i < len(tx.before); i++ {
+		if err := tx.before[i].fn(); err != nil {
 			return err
 		}
 	}

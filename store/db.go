@@ -34,6 +34,10 @@ var (
 	ErrClosed   = errors.New("the database is closed")
 )
 
+// ErrUnknown is what Update returns once the disk failed in the middle of a commit: that batch may be on it or not.
+// Nothing more is written until the database is opened again.
+var ErrUnknown = errors.New("the disk failed while a commit was written")
+
 // Options are how a database is opened. All fields are optional.
 type Options struct {
 	ReadOnly bool
@@ -52,6 +56,8 @@ type DB struct {
 	stop  chan struct{}
 	done  chan struct{}
 	once  sync.Once
+
+	failed error // of the writing goroutine: why nothing is written any more
 }
 
 // lockWait is how long Open waits for the file lock: bbolt tries at once, and then again until this is over.
@@ -72,6 +78,9 @@ func Open(path string, o Options) (_ *DB, err error) {
 	if db.bolt, err = openBolt(path, o.ReadOnly); err != nil {
 		return nil, err
 	}
+	if err := db.checkSize(); err != nil {
+		return nil, errors.Join(err, db.bolt.Close())
+	}
 	if err := db.migrate(o.ReadOnly); err != nil {
 		return nil, errors.Join(err, db.bolt.Close())
 	}
@@ -79,10 +88,24 @@ func Open(path string, o Options) (_ *DB, err error) {
 	return db, nil
 }
 
-// openBolt opens the file; what bbolt panics about is damage.
+// openBolt opens the file; what bbolt panics about is damage. The list of free pages is kept in the file: without it,
+// bbolt walks the whole file on every open, and in a goroutine of its own, where damage ends the process.
 func openBolt(path string, readOnly bool) (b *bolt.DB, err error) {
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	var file *os.File
+	defer func() {
+		if b == nil && file != nil { // bbolt closes what it fails to open, but not when it panics
+			file.Close()
+		}
+	}()
 	defer damaged(path, &err)
-	b, err = bolt.Open(path, 0o600, &bolt.Options{ReadOnly: readOnly, Timeout: lockWait, FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
+	o := &bolt.Options{ReadOnly: readOnly, Timeout: lockWait, FreelistType: bolt.FreelistMapType}
+	o.OpenFile = func(name string, flag int, perm os.FileMode) (_ *os.File, err error) {
+		file, err = os.OpenFile(name, flag, perm)
+		return file, err
+	}
+	b, err = bolt.Open(path, 0o600, o)
 	switch {
 	case err == nil:
 		return b, nil
@@ -119,6 +142,20 @@ func inspect(path string) error {
 		return fmt.Errorf("%s: %w (%d bytes are too few for a database); restore it from a backup", path, ErrCorrupt, size)
 	}
 	return nil
+}
+
+// checkSize compares the file with the pages that it says it has.
+func (db *DB) checkSize() error {
+	st, err := os.Stat(db.path)
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	return db.bolt.View(func(tx *bolt.Tx) error {
+		if tx.Size() > st.Size() {
+			return fmt.Errorf("%s: %w (%d bytes of %d); restore it from a backup", db.path, ErrCorrupt, st.Size(), tx.Size())
+		}
+		return nil
+	})
 }
 
 func checkDir(dir string) error {
@@ -159,7 +196,8 @@ func (db *DB) View(fn func(*Tx) error) (err error) {
 
 // Update runs fn in a transaction and returns when it is on the disk. Transactions that wait at the same time share one
 // fsync. If fn fails or panics, only its own change is undone; the others' functions are run again, so that fn must not
-// have effects outside tx but through [Tx.AfterCommit]. Once fn has begun, ctx no longer stops it.
+// have effects outside tx but through [Tx.AfterCommit], and must not call Update itself, which would wait for ever.
+// Once fn has begun, ctx no longer stops it.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

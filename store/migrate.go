@@ -25,9 +25,15 @@ func (db *DB) migrate(readOnly bool) (err error) {
 	have := uint64(0)
 	err = db.bolt.View(func(tx *bolt.Tx) error {
 		if b := tx.Bucket(metaBucket); b != nil {
-			if v := b.Get(schemaKey); len(v) == 8 {
-				have = binary.BigEndian.Uint64(v)
+			v := b.Get(schemaKey)
+			if len(v) != 8 {
+				return fmt.Errorf("%w; restore it from a backup", ErrCorrupt)
 			}
+			have = binary.BigEndian.Uint64(v)
+			return nil
+		}
+		if name, _ := tx.Cursor().First(); name != nil {
+			return fmt.Errorf("it holds %.40q and is not a database of fednode", name)
 		}
 		return nil
 	})
