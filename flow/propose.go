@@ -63,7 +63,9 @@ func (e *Engine) Submit(ctx context.Context, user User, d *Definition) (*Agreeme
 	a, err := e.Agreement(hash)
 	if errors.Is(err, ErrNotFound) {
 		a = &Agreement{Hash: hash, State: Pending, Definition: d, Acceptances: map[transport.OrgID]Acceptance{}, Received: stamp(e.c.Now())}
-		err = e.accept(ctx, user, a)
+		if err = e.accept(ctx, user, a); err == nil {
+			a, err = e.Agreement(hash)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,86 @@
+package fed
+
+import (
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go/testutils/simnet"
+)
+
+// A Network is a simulated one between the federation's nodes; what breaks in it is the test's choice.
+type Network struct {
+	simnet.PerfectRouter
+	sim *simnet.Simnet
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	loss  float64
+	delay map[pair]time.Duration
+	cut   map[pair]bool
+	down  map[string]bool
+}
+
+type pair struct{ a, b string }
+
+func ordered(a, b string) pair {
+	if a > b {
+		a, b = b, a
+	}
+	return pair{a, b}
+}
+
+func newNetwork(seed uint64) *Network {
+	n := &Network{rng: rand.New(rand.NewPCG(seed, 1)), delay: map[pair]time.Duration{}, cut: map[pair]bool{}, down: map[string]bool{}}
+	n.sim = &simnet.Simnet{Router: n}
+	return n
+}
+
+// address is that of the i-th node.
+func address(i int) *net.UDPAddr {
+	return &net.UDPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i+1)), Port: 443}
+}
+
+// SendPacket passes a packet on, late or not at all.
+func (n *Network) SendPacket(p simnet.Packet) error {
+	n.mu.Lock()
+	from, to := p.From.String(), p.To.String()
+	link := ordered(from, to)
+	lost := n.cut[link] || n.down[from] || n.down[to] || n.loss > 0 && n.rng.Float64() < n.loss
+	late := n.delay[link]
+	n.mu.Unlock()
+	switch {
+	case lost:
+		return nil
+	case late > 0:
+		time.AfterFunc(late, func() { _ = n.PerfectRouter.SendPacket(p) })
+		return nil
+	}
+	return n.PerfectRouter.SendPacket(p)
+}
+
+func (n *Network) set(fn func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	fn()
+}
+
+// Lose drops each packet with probability p.
+func (n *Network) Lose(p float64) { n.set(func() { n.loss = p }) }
+
+// Cut stops all packets between two organisations, or lets them through again.
+func (n *Network) Cut(a, b *Org, cut bool) {
+	n.set(func() { n.cut[ordered(a.addr.String(), b.addr.String())] = cut })
+}
+
+// Delay adds d to the way of each packet between two organisations, in either direction.
+func (n *Network) Delay(a, b *Org, d time.Duration) {
+	n.set(func() { n.delay[ordered(a.addr.String(), b.addr.String())] = d })
+}
+
+func (n *Network) unplug(o *Org, down bool) { n.set(func() { n.down[o.addr.String()] = down }) }
+
+func simnetSettings(latency time.Duration) simnet.NodeBiDiLinkSettings {
+	return simnet.NodeBiDiLinkSettings{Latency: latency}
+}
