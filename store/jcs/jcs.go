@@ -25,13 +25,10 @@ const MaxDepth = 64
 // Transform returns the RFC 8785 form of the one JSON value in.
 func Transform(in []byte) ([]byte, error) {
 	p := parser{in: in, out: make([]byte, 0, len(in))}
-	if err := p.document(); err != nil {
-		return nil, fmt.Errorf("jcs: byte %d: %w", p.pos, err)
-	}
-	return p.out, nil
+	return p.transform()
 }
 
-// Marshal returns the RFC 8785 form of v's JSON.
+// Marshal returns the RFC 8785 form of v's JSON. Text in v that is not UTF-8 is refused.
 func Marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -39,7 +36,8 @@ func Marshal(v any) ([]byte, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, fmt.Errorf("jcs: %w", err)
 	}
-	return Transform(b.Bytes())
+	p := parser{in: b.Bytes(), encoded: true}
+	return p.transform()
 }
 
 // Unmarshal decodes in into v strictly: what Transform refuses and what v has no field for is refused.
@@ -56,16 +54,41 @@ func Unmarshal(in []byte, v any) error {
 	return nil
 }
 
+// UnmarshalCanonical decodes in into v, if in is exactly what Marshal makes of v then. So it has one reading: canonical
+// form, no name that v has no field for, none in another case, no null or empty value for a field that leaves it out.
+func UnmarshalCanonical(in []byte, v any) error {
+	if err := Unmarshal(in, v); err != nil {
+		return err
+	}
+	again, err := Marshal(v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, in) {
+		return errForm
+	}
+	return nil
+}
+
 type parser struct {
-	in    []byte
-	pos   int
-	out   []byte
-	depth int
+	in      []byte
+	pos     int
+	out     []byte
+	depth   int
+	encoded bool // in was written by encoding/json, which writes \ufffd, escaped, only for what is not UTF-8
+}
+
+func (p *parser) transform() ([]byte, error) {
+	if err := p.document(); err != nil {
+		return nil, fmt.Errorf("jcs: byte %d: %w", p.pos, err)
+	}
+	return p.out, nil
 }
 
 var (
 	errEnd   = errors.New("the value is cut short")
 	errTrail = errors.New("there is something after the value")
+	errForm  = errors.New("jcs: not in the one form that it has")
 )
 
 func (p *parser) document() error {
@@ -231,13 +254,12 @@ func (p *parser) object() error {
 // character beyond the basic plane, which UTF-16 writes with surrogates, and the other one from U+E000 up.
 func compareUTF16(a, b string) int {
 	for i := 0; i < len(a) && i < len(b); {
-		ra, na := utf8.DecodeRuneInString(a[i:])
-		rb, nb := utf8.DecodeRuneInString(b[i:])
+		ra, n := utf8.DecodeRuneInString(a[i:])
+		rb, _ := utf8.DecodeRuneInString(b[i:])
 		if ra == rb {
-			i += na
+			i += n
 			continue
 		}
-		_ = nb
 		if ra > 0xFFFF && rb <= 0xFFFF {
 			hi, _ := utf16.EncodeRune(ra)
 			return int(hi) - int(rb)
@@ -307,6 +329,9 @@ func (p *parser) escape(b []byte) ([]byte, error) {
 	r, err := p.unit()
 	if err != nil {
 		return nil, err
+	}
+	if p.encoded && r == utf8.RuneError {
+		return nil, errors.New("a string is not UTF-8")
 	}
 	if utf16.IsSurrogate(r) {
 		if p.pos+1 >= len(p.in) || p.in[p.pos] != '\\' || p.in[p.pos+1] != 'u' {
