@@ -9,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,7 +72,11 @@ func Keys(data []byte) ([]string, error) {
 	return keys, nil
 }
 
-var positionRE = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+// The library counts from 0 in the errors of its parser, and from 1 in those of its scanner.
+var (
+	positionRE = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+	parserRE   = regexp.MustCompile(`^did not find expected (key|node content|'-' indicator|',' or|<)`)
+)
 
 func parse(name string, data []byte) (*yaml.Node, error) {
 	fail := func(line int, format string, a ...any) error {
@@ -94,6 +99,9 @@ func parse(name string, data []byte) (*yaml.Node, error) {
 			return nil, fail(1, "%v", err)
 		}
 		line, _ := strconv.Atoi(m[1])
+		if parserRE.MatchString(m[2]) {
+			line++
+		}
 		return nil, fail(max(line, 1), "not YAML: %s", m[2])
 	}
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
@@ -226,7 +234,7 @@ func (d *decoder) keys(n *yaml.Node, path string, fn func(key, value *yaml.Node)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
 		switch line, dup := seen[k.Value]; {
-		case k.Kind != yaml.ScalarNode || k.Anchor != "" || k.Tag == "!!merge":
+		case k.Kind != yaml.ScalarNode || k.Anchor != "" || k.Style&yaml.TaggedStyle != 0 || k.Tag == "!!merge" || k.Tag == "!!null":
 			d.fail(k, path, "", "a key must be plain text")
 		case dup:
 			d.fail(k, path, "", "key %q appears twice; first in line %d", k.Value, line)
@@ -258,12 +266,12 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, depth in
 			d.fail(k, path, nearest(k.Value, names), "unknown key %q", k.Value)
 			return
 		}
-		found[k.Value] = true
+		found[k.Value] = val.Tag != "!!null"
 		d.value(val, v.FieldByIndex(f.Index), join(path, k.Value), f.Tag.Get("oneof"), depth+1)
 	})
 	for _, name := range names {
 		if !found[name] && fields[name].Tag.Get("required") == "true" {
-			d.fail(n, path, "", "key %q is missing", name)
+			d.fail(n, path, "", "key %q is missing or empty", name)
 		}
 	}
 }
@@ -317,13 +325,15 @@ func (d *decoder) untyped(n *yaml.Node, v reflect.Value, path string, depth int)
 		d.sequence(n, reflect.ValueOf(&s).Elem(), path, "", depth)
 		v.Set(reflect.ValueOf(s))
 	default:
-		var x any
-		if err := n.Decode(&x); err != nil {
-			d.fail(n, path, "", "%s cannot be read", given(n))
-			return
-		}
-		if _, err := json.Marshal(x); err != nil || x == nil {
-			x = n.Value
+		var x any = n.Value // what JSON has no type for keeps its spelling: dates, .nan
+		switch n.Tag {
+		case "!!bool", "!!int", "!!float":
+			if json.Valid([]byte(n.Value)) {
+				if err := n.Decode(&x); err != nil {
+					d.fail(n, path, "", "%s cannot be read", given(n))
+					return
+				}
+			}
 		}
 		v.Set(reflect.ValueOf(x))
 	}
@@ -340,7 +350,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path, oneof string) {
 		// Numbers, dates and booleans keep their spelling where text is wanted: version: 1.0.0, effective_date: 2025-01-01.
 		// A plain yes, true or 1 where a name is wanted is more likely a mistake that the type's own check finds.
 		v.SetString(n.Value)
-		if values := strings.Split(oneof, ","); oneof != "" && !contains(values, n.Value) {
+		if values := strings.Split(oneof, ","); oneof != "" && !slices.Contains(values, n.Value) {
 			d.fail(n, path, nearest(n.Value, values), "%s, want one of %s", given(n), strings.Join(values, ", "))
 		}
 	case reflect.Bool:
@@ -349,23 +359,24 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path, oneof string) {
 			return
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
+	// One spelling for whole numbers: 010 is eight in YAML 1.1 and ten in 1.2.
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		i, err := strconv.ParseInt(n.Value, 10, 64)
-		if n.Tag != "!!int" || err != nil || v.OverflowInt(i) {
+		if n.Tag != "!!int" || err != nil || v.OverflowInt(i) || strconv.FormatInt(i, 10) != n.Value {
 			bad()
 			return
 		}
 		v.SetInt(i)
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		u, err := strconv.ParseUint(n.Value, 10, 64)
-		if n.Tag != "!!int" || err != nil || v.OverflowUint(u) {
+		if n.Tag != "!!int" || err != nil || v.OverflowUint(u) || strconv.FormatUint(u, 10) != n.Value {
 			bad()
 			return
 		}
 		v.SetUint(u)
 	case reflect.Float32, reflect.Float64:
 		f, err := strconv.ParseFloat(n.Value, 64)
-		if n.Tag != "!!int" && n.Tag != "!!float" || err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+		if n.Tag != "!!int" && n.Tag != "!!float" || err != nil || math.IsInf(f, 0) || math.IsNaN(f) || v.OverflowFloat(f) {
 			bad()
 			return
 		}
@@ -373,13 +384,4 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path, oneof string) {
 	default:
 		d.fail(n, path, "", "values of type %s are not supported", v.Type())
 	}
-}
-
-func contains(values []string, s string) bool {
-	for _, v := range values {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
