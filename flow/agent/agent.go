@@ -14,6 +14,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // MaxData bounds what a task takes and gives together, in bytes.
@@ -99,12 +102,19 @@ func fail(agent string, kind Kind, format string, a ...any) *Error {
 	return &Error{agent, kind, fmt.Sprintf(format, a...)}
 }
 
-// checkOutputs refuses what the spec does not declare.
+// checkOutputs refuses what the spec does not declare, and names that are none.
 func checkOutputs(s Spec, outputs []Artifact) error {
-	for _, o := range outputs {
+	for i, o := range outputs {
+		if !isLabel(o.Name, 255) || !isLabel(o.MediaType, 128) {
+			return fail(s.Name, KindOutput, "outputs[%d] has a name or media type that is too long or has control characters", i)
+		}
 		if !slices.Contains(s.Outputs, o.Type) {
-			return fail(s.Name, KindUndeclared, "made a %.40q, which it does not declare; it declares %v", o.Type, s.Outputs)
+			return fail(s.Name, KindUndeclared, "made an output of a type that it does not declare; it declares %v", s.Outputs)
 		}
 	}
 	return nil
+}
+
+func isLabel(s string, longest int) bool {
+	return len(s) <= longest && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }

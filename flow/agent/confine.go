@@ -1,82 +1,114 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"syscall"
+	"slices"
+	"strconv"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
-// denied are the system calls that no agent gets: whatever makes sockets, looks into other processes, or widens what
-// the kernel offers.
-var denied = []string{"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg", "ptrace",
-	"process_vm_readv", "process_vm_writev", "pidfd_getfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_create", "memfd_secret",
-	"mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "bpf", "perf_event_open", "keyctl", "add_key", "request_key",
-	"userfaultfd", "unshare", "setns", "chroot", "reboot", "kexec_load", "init_module", "finit_module", "delete_module", "swapon", "swapoff",
-	"syslog", "quotactl", "acct", "kcmp", "name_to_handle_at", "open_by_handle_at", "personality"}
-
-// deniedToBuiltins goes further: a builtin starts no process and no program.
-var deniedToBuiltins = []string{"execve", "execveat", "fork", "vfork", "kill", "tkill", "pidfd_open", "pidfd_send_signal", "inotify_init1", "fanotify_init"}
-
 // A profile is what a worker is confined to.
 type profile struct {
-	exec     bool     // may start the program that paths let it read
+	exec     bool     // will become the program that readable names
 	readable []string // files and folders to read and execute
 	scratch  string   // folder to write in, if any
-	memory   uint64   // bytes of data
+	memory   uint64   // bytes: of data for a builtin, which as a Go program maps far more than it uses, else of address space
 	seconds  uint64   // of processor time
 }
 
+const (
+	abiFirst         = 1 // Landlock's first, of Linux 5.13: files and folders
+	abiScopedSignals = 6 // Linux 6.12
+
+	// What a program and all of its user's processes may be more than all processes of the machine now: the kernel
+	// counts by user, and a user's are not more than the machine's. Root is not counted.
+	spareProcesses = 256
+)
+
 // confine gives up, for this process and whatever it becomes, all that the profile does not name. It cannot be undone.
+// For an exec profile the calling thread has to be locked, and memory is left to limitMemory.
 func confine(p profile) error {
-	limits := []struct {
-		which int
-		max   uint64
-	}{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, 64}, {unix.RLIMIT_CPU, p.seconds}}
-	if p.exec {
-		limits = append(limits, struct {
-			which int
-			max   uint64
-		}{unix.RLIMIT_AS, p.memory})
-	} else { // a Go program maps far more than it uses
-		limits = append(limits, struct {
-			which int
-			max   uint64
-		}{unix.RLIMIT_DATA, p.memory})
-	}
-	fileSize := uint64(0)
-	if p.scratch != "" {
-		fileSize = p.memory
-	}
-	limits = append(limits, struct {
-		which int
-		max   uint64
-	}{unix.RLIMIT_FSIZE, fileSize})
-	for _, l := range limits {
-		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: l.max, Max: l.max}); err != nil {
-			return fmt.Errorf("rlimit %d: %w", l.which, err)
-		}
+	if err := limit(p); err != nil {
+		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("dumpable: %w", err)
 	}
-	if err := restrictPaths(p); err != nil {
-		return fmt.Errorf("landlock: %w; it needs Linux 5.13 with Landlock switched on", err)
+	abi, err := landlocksys.LandlockGetABIVersion()
+	if err != nil || abi < abiFirst {
+		return errors.New("this kernel has no Landlock; it needs Linux 5.13 or newer with landlock among the lsm= of the kernel's command line or CONFIG_LSM")
 	}
-	return restrictCalls(p)
+	if err := restrictPaths(p); err != nil {
+		return fmt.Errorf("landlock: %w", err)
+	}
+	if p.exec {
+		if err := dropCapabilities(); err != nil {
+			return err
+		}
+	}
+	return restrictCalls(p.exec, abi >= abiScopedSignals)
 }
 
+func limit(p profile) error {
+	type bound struct {
+		resource int
+		max      uint64
+	}
+	// A core limit of 1 byte makes no file, and the kernel starts no core handler either, which it would for 0.
+	bounds := []bound{{unix.RLIMIT_CORE, 1}, {unix.RLIMIT_CPU, p.seconds}, {unix.RLIMIT_FSIZE, 0}, {unix.RLIMIT_NOFILE, 64}}
+	if p.scratch != "" {
+		bounds[2].max = p.memory
+	}
+	if p.exec {
+		var info unix.Sysinfo_t
+		if err := unix.Sysinfo(&info); err != nil {
+			return fmt.Errorf("sysinfo: %w", err)
+		}
+		bounds[3].max = 256
+		bounds = append(bounds, bound{unix.RLIMIT_NPROC, uint64(info.Procs) + spareProcesses})
+	} else if !sanitized {
+		bounds = append(bounds, bound{unix.RLIMIT_DATA, p.memory})
+	}
+	for _, b := range bounds {
+		if err := setLimit(b.resource, b.max); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setLimit never asks for more than the node itself may have.
+func setLimit(resource int, max uint64) error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(resource, &now); err != nil {
+		return fmt.Errorf("rlimit %d: %w", resource, err)
+	}
+	max = min(max, now.Max)
+	if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: max, Max: max}); err != nil {
+		return fmt.Errorf("rlimit %d: %w", resource, err)
+	}
+	return nil
+}
+
+// restrictPaths allows what the profile names, and nothing else that this kernel's Landlock can deny: files and
+// folders, and from newer ABIs on TCP, device controls, abstract sockets and signals to processes outside.
 func restrictPaths(p profile) error {
 	var rules []landlock.Rule
 	for _, path := range p.readable {
-		if st, err := os.Stat(path); err != nil {
-			continue // a default that this system lacks
-		} else if st.IsDir() {
+		st, err := os.Stat(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue // a default that this system lacks; configured paths were looked at when the agent was made
+		case err != nil:
+			return err
+		case st.IsDir():
 			rules = append(rules, landlock.RODirs(path))
-		} else {
+		default:
 			rules = append(rules, landlock.ROFiles(path))
 		}
 	}
@@ -86,31 +118,36 @@ func restrictPaths(p profile) error {
 	if p.scratch != "" {
 		rules = append(rules, landlock.RWDirs(p.scratch))
 	}
-	// The newest ABI that this kernel has; the first one, of Linux 5.13, is the least that is accepted.
-	for _, abi := range []landlock.Config{landlock.V5, landlock.V4, landlock.V3, landlock.V2, landlock.V1} {
-		if err := abi.RestrictPaths(rules...); err == nil {
-			return nil
-		}
-	}
-	return landlock.V1.RestrictPaths(rules...)
+	return landlock.V11.BestEffort().Restrict(rules...)
 }
 
-func restrictCalls(p profile) error {
-	names := denied
-	group := []seccomp.SyscallGroup{{Names: names, Action: seccomp.ActionErrno | seccomp.Action(syscall.EPERM)}}
-	if !p.exec {
-		group[0].Names = append(names[:len(names):len(names)], deniedToBuiltins...)
-		group = append(group,
-			// Threads, which the Go runtime needs, but no processes: clone without CLONE_THREAD is refused, and clone3,
-			// whose flags a filter cannot see, is said not to exist.
-			seccomp.SyscallGroup{Action: seccomp.ActionErrno | seccomp.Action(syscall.EPERM), NamesWithCondtions: []seccomp.NameWithConditions{
-				{Name: "clone", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsNotSet, Value: unix.CLONE_THREAD}}}}},
-			seccomp.SyscallGroup{Action: seccomp.ActionErrno | seccomp.Action(syscall.ENOSYS), Names: []string{"clone3"}})
+// dropCapabilities gives up the calling thread's; with no_new_privs, which Landlock has set, no program brings them
+// back. A builtin keeps root's, because none of its few calls asks for one.
+func dropCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("capset: %w", err)
 	}
-	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: group}})
+	return nil
+}
+
+// closeInherited closes what the node's own parent left open to it. What this process opened itself closes on exec.
+func closeInherited(except ...int) error {
+	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return fmt.Errorf("seccomp: %w; it needs a kernel with CONFIG_SECCOMP_FILTER", err)
+		return fmt.Errorf("inherited files: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 || slices.Contains(except, fd) {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			if err := unix.Close(fd); err != nil {
+				return fmt.Errorf("inherited file %d: %w", fd, err)
+			}
+		}
 	}
 	return nil
 }

@@ -11,11 +11,12 @@ import (
 // A message is what goes between parent and worker: a 4-byte big-endian length, a JSON header of that length, and then
 // the artifacts' bytes in order. Neither side trusts the other's lengths.
 type message struct {
-	Agent     string `json:"agent,omitempty"` // what to run: a builtin's name, or opText
-	Input     taskHeader
+	Agent     string           `json:"agent,omitempty"` // what to run: a builtin's name, or opText
+	Input     taskHeader       `json:"input"`
 	Artifacts []artifactHeader `json:"artifacts,omitempty"`
 	Headline  string           `json:"headline,omitempty"`
 	Failure   *Error           `json:"failure,omitempty"`
+	Retire    bool             `json:"retire,omitempty"` // by a worker that has used much of its processor time
 
 	data [][]byte
 }
@@ -38,6 +39,7 @@ type artifactHeader struct {
 const (
 	maxHeader    = 8 << 20
 	maxArtifacts = 64
+	maxModel     = 4 << 20 // bytes; it rides in the header, in base64
 )
 
 var errMessage = errors.New("message between node and worker")
@@ -64,11 +66,11 @@ func (m *message) write(w io.Writer) error {
 		return fmt.Errorf("%w: header of %d bytes; at most %d", errMessage, len(head), maxHeader)
 	}
 	if _, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(head))), head...)); err != nil {
-		return fmt.Errorf("%w: %w", errMessage, err)
+		return err
 	}
 	for _, d := range m.data {
 		if _, err := w.Write(d); err != nil {
-			return fmt.Errorf("%w: %w", errMessage, err)
+			return err
 		}
 	}
 	return nil
@@ -84,13 +86,13 @@ func readMessage(r io.Reader, limit int) (*message, error) {
 	if size > maxHeader {
 		return nil, fmt.Errorf("%w: header of %d bytes; at most %d", errMessage, size, maxHeader)
 	}
-	head, err := io.ReadAll(io.LimitReader(r, int64(size)))
-	if err != nil || len(head) != int(size) {
-		return nil, fmt.Errorf("%w: header cut short", errMessage)
+	head := make([]byte, size)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, fmt.Errorf("header cut short: %w", io.ErrUnexpectedEOF)
 	}
 	m := new(message)
 	if err := json.Unmarshal(head, m); err != nil {
-		return nil, fmt.Errorf("%w: header: %w", errMessage, err)
+		return nil, fmt.Errorf("%w: header is not JSON", errMessage)
 	}
 	if len(m.Artifacts) > maxArtifacts {
 		return nil, fmt.Errorf("%w: %d artifacts; at most %d", errMessage, len(m.Artifacts), maxArtifacts)
@@ -100,9 +102,9 @@ func readMessage(r io.Reader, limit int) (*message, error) {
 			return nil, fmt.Errorf("%w: artifacts of more than %d bytes", errMessage, limit)
 		}
 		limit -= a.Size
-		data, err := io.ReadAll(io.LimitReader(r, int64(a.Size)))
-		if err != nil || len(data) != a.Size {
-			return nil, fmt.Errorf("%w: artifact cut short", errMessage)
+		data := make([]byte, a.Size)
+		if _, err := io.ReadFull(r, data); err != nil {
+			return nil, fmt.Errorf("artifact cut short: %w", io.ErrUnexpectedEOF)
 		}
 		m.data = append(m.data, data)
 	}

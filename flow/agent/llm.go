@@ -8,13 +8,14 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"text/template"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"fednode/store/jcs"
 )
 
 const (
@@ -26,15 +27,14 @@ const (
 // llmAgent asks a model behind an OpenAI-compatible API (POST /v1/chat/completions) and takes an answer that fits its
 // JSON schema.
 type llmAgent struct {
+	service
 	spec      Spec
-	url       string
 	model     string
-	key       string
+	key       secret
 	prompt    *template.Template
 	schema    map[string]any
 	validator *jsonschema.Schema
 	maxTokens int
-	client    *http.Client
 	set       *Set
 }
 
@@ -66,8 +66,8 @@ func newLLM(name string, c Config, s *Set, env Env) (Agent, error) {
 	if c.MaxTokens == 0 {
 		c.MaxTokens = defaultMaxTokens
 	}
-	return &llmAgent{Spec{name, "llm", c.Inputs, c.Optional, c.Outputs}, strings.TrimSuffix(c.URL, "/") + "/chat/completions", c.Model, key, prompt,
-		c.Schema, validator, c.MaxTokens, client, s}, nil
+	to := service{name, strings.TrimSuffix(c.URL, "/") + "/chat/completions", client, env.Logger}
+	return &llmAgent{to, Spec{name, "llm", c.Inputs, c.Optional, c.Outputs}, c.Model, key, prompt, c.Schema, validator, c.MaxTokens, s}, nil
 }
 
 // normal gives a schema from YAML the types that JSON has.
@@ -125,11 +125,13 @@ func (a *llmAgent) Run(ctx context.Context, t Task) (*Result, error) {
 	messages := []chatMessage{{"user", prompt}}
 	budget := a.maxTokens
 	for try := 0; ; try++ {
-		answer, used, err := a.ask(ctx, t, messages, budget)
+		answer, used, err := a.ask(ctx, messages, budget)
 		if err != nil {
 			return nil, err
 		}
-		budget -= used
+		if budget -= used; budget < 0 {
+			return nil, a.overspent()
+		}
 		problem := a.check(answer)
 		if problem == nil {
 			res.Outputs = []Artifact{{Type: a.spec.Outputs[0], Name: a.spec.Outputs[0] + ".json", MediaType: "application/json", Data: []byte(answer)}}
@@ -138,11 +140,8 @@ func (a *llmAgent) Run(ctx context.Context, t Task) (*Result, error) {
 		if try == 1 {
 			return nil, fail(a.spec.Name, KindSchema, "its model answered twice with what does not fit the schema")
 		}
-		if budget <= 0 {
-			return nil, fail(a.spec.Name, KindBudget, "has used its %d tokens; raise max_tokens", a.maxTokens)
-		}
 		messages = append(messages, chatMessage{"assistant", answer},
-			chatMessage{"user", "That does not fit the JSON schema: " + problem.Error() + "\nAnswer again, with the JSON object only."})
+			chatMessage{"user", "That does not fit the JSON schema: " + printable(problem.Error(), 2000) + "\nAnswer again, with the JSON object only."})
 	}
 }
 
@@ -153,7 +152,7 @@ func (a *llmAgent) render(ctx context.Context, t Task) (string, error) {
 		text := in.Data
 		if !isText(in) {
 			var err error
-			if text, err = a.set.ExtractText(ctx, in); err != nil {
+			if text, err = a.set.extract(ctx, in, t); err != nil {
 				return "", err
 			}
 		}
@@ -169,22 +168,32 @@ func (a *llmAgent) render(ctx context.Context, t Task) (string, error) {
 	return b.String(), nil
 }
 
-// ask calls the model, again if the service fails.
-func (a *llmAgent) ask(ctx context.Context, t Task, messages []chatMessage, budget int) (answer string, used int, err error) {
-	body, err := json.Marshal(chatRequest{Model: a.model, Messages: messages, MaxTokens: budget,
+// ask calls the model, again if the service fails, and returns its answer and the tokens that this took.
+func (a *llmAgent) ask(ctx context.Context, messages []chatMessage, budget int) (answer string, used int, err error) {
+	prompt := 0
+	for _, m := range messages {
+		prompt += tokens(m.Content)
+	}
+	if prompt >= budget {
+		return "", 0, a.overspent()
+	}
+	body, err := json.Marshal(chatRequest{Model: a.model, Messages: messages, MaxTokens: budget - prompt,
 		ResponseFormat: map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": strings.ReplaceAll(a.spec.Outputs[0], "-", "_"), "strict": true, "schema": a.schema}}})
 	if err != nil {
-		return "", 0, fail(a.spec.Name, KindInput, "%v", err)
+		return "", 0, fail(a.spec.Name, KindInput, "the call cannot be written")
 	}
 	h := http.Header{}
 	if a.key != "" {
-		h.Set("Authorization", "Bearer "+a.key)
+		h.Set("Authorization", "Bearer "+string(a.key))
 	}
 	backoff := 200 * time.Millisecond
 	for try := 1; ; try++ {
 		var b []byte
-		if b, err = post(ctx, a.client, a.spec.Name, a.url, body, h); err == nil {
-			return a.parse(b)
+		if b, err = a.post(ctx, body, h); err == nil {
+			if answer, used, err = a.parse(b); used == 0 {
+				used = prompt + tokens(answer)
+			}
+			return answer, used, err
 		}
 		var status *statusError
 		if !errors.As(err, &status) || status.status < 500 && status.status != http.StatusTooManyRequests || try == llmTries {
@@ -199,25 +208,35 @@ func (a *llmAgent) ask(ctx context.Context, t Task, messages []chatMessage, budg
 	}
 }
 
+// tokens estimates a text's length in tokens, where the service has not counted: tokenizers make four bytes of common
+// languages one.
+func tokens(text string) int { return (len(text) + 3) / 4 }
+
+func (a *llmAgent) overspent() error {
+	return fail(a.spec.Name, KindBudget, "needs more than its %d tokens; raise max_tokens", a.maxTokens)
+}
+
+// parse returns the answer and the tokens that the service counted, 0 if it did not.
 func (a *llmAgent) parse(b []byte) (answer string, used int, err error) {
 	var r chatReply
 	if err := json.Unmarshal(b, &r); err != nil || len(r.Choices) == 0 {
 		return "", 0, fail(a.spec.Name, KindOutput, "its service's answer is not that of a chat completion")
 	}
-	if r.Choices[0].FinishReason == "length" || r.Usage.TotalTokens > a.maxTokens {
-		return "", 0, fail(a.spec.Name, KindBudget, "has used its %d tokens; raise max_tokens", a.maxTokens)
+	if r.Choices[0].FinishReason == "length" {
+		return "", 0, a.overspent()
 	}
-	return r.Choices[0].Message.Content, max(r.Usage.TotalTokens, 1), nil
+	return r.Choices[0].Message.Content, max(r.Usage.TotalTokens, 0), nil
 }
 
 // check validates an answer against the schema.
 func (a *llmAgent) check(answer string) error {
-	v, err := jsonschema.UnmarshalJSON(strings.NewReader(answer))
+	canonical, err := jcs.Transform([]byte(answer)) // one reading only: no duplicate names, no more after it
 	if err != nil {
-		return errors.New("it is not JSON")
+		return errNotStrict
 	}
-	if err := a.validator.Validate(v); err != nil {
-		return fmt.Errorf("%w", err)
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(canonical))
+	if err != nil {
+		return errNotStrict
 	}
-	return nil
+	return a.validator.Validate(v)
 }

@@ -1,61 +1,102 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"sync"
-	"syscall"
+	"time"
 )
 
 // A worker is a confined process that runs builtins, one task after the other.
 type worker struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out io.ReadCloser
+	*process
+	in        io.WriteCloser
+	out       io.ReadCloser
+	swappable bool // was asked to lock its memory and could not
 }
 
-// start runs a worker and waits until it is confined.
-func start() (*worker, error) {
+// startWorker runs a worker and waits until it is confined. With lock its memory does not reach a swap device.
+func (p *processes) startWorker(ctx context.Context, lock bool) (*worker, error) {
+	if isWorker() { // a program whose main does not call WorkerMain would start itself for ever
+		return nil, errors.New("this process is a worker itself, whose program does not call agent.WorkerMain")
+	}
 	cmd := exec.Command("/proc/self/exe", WorkerArg)
-	cmd.Env = []string{"GOMAXPROCS=2"}
+	if lock {
+		cmd.Args = append(cmd.Args, argLock)
+	}
+	cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"}
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
+	// Pipes of our own: those of exec.Cmd close when the process ends, with what it said last unread.
+	childIn, in, err := os.Pipe()
 	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
-	w := &worker{cmd, in, out}
-	var first [1]byte
-	if _, err := io.ReadFull(out, first[:]); err != nil || first[0] != saysReady {
-		reason, _ := io.ReadAll(io.LimitReader(out, 1024))
-		w.kill()
-		return nil, fmt.Errorf("worker is not confined: %s", reason)
+	defer childIn.Close()
+	out, childOut, err := os.Pipe()
+	if err != nil {
+		in.Close()
+		return nil, fmt.Errorf("start worker: %w", err)
 	}
-	return w, nil
+	defer childOut.Close()
+	cmd.Stdin, cmd.Stdout = childIn, childOut
+	x, err := p.start(cmd)
+	if err != nil {
+		in.Close()
+		out.Close()
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	childOut.Close()
+	w := &worker{process: x, in: in, out: out}
+	undo := w.killWith(ctx)
+	defer undo()
+	var first [1]byte
+	_, err = io.ReadFull(out, first[:])
+	switch {
+	case err == nil && first[0] == saysReady:
+		return w, nil
+	case err == nil && first[0] == saysSwappable:
+		w.swappable = true
+		return w, nil
+	case err == nil && first[0] == saysUnsealed:
+		reason, _ := io.ReadAll(io.LimitReader(out, 1024))
+		w.end()
+		return nil, fmt.Errorf("worker is not confined: %s", printable(string(reason), 1024))
+	}
+	w.end()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("worker is not confined: it ended with %s", w.cmd.ProcessState)
 }
 
-// kill ends the worker and everything it may have started, and waits for its end.
-func (w *worker) kill() {
-	_ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL)
-	_ = w.cmd.Process.Kill()
-	_ = w.in.Close()
-	_ = w.cmd.Wait()
+func isWorker() bool { return len(os.Args) > 1 && os.Args[1] == WorkerArg }
+
+// end kills the worker and waits for its end.
+func (w *worker) end() {
+	w.kill()
+	<-w.done
+	w.in.Close()
+	w.out.Close()
+}
+
+func (w *worker) alive() bool {
+	select {
+	case <-w.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // run gives the worker one task. Unless it returns nil, the worker is of no more use.
 func (w *worker) run(ctx context.Context, m *message) (*message, error) {
-	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL) })
-	defer stop()
+	undo := w.killWith(ctx)
+	defer undo()
 	if err := m.write(w.in); err != nil {
 		return nil, err
 	}
@@ -65,33 +106,64 @@ func (w *worker) run(ctx context.Context, m *message) (*message, error) {
 // A pool keeps workers ready. A fresh one, confined and unused, waits for each restricted task; the others are used
 // again.
 type pool struct {
+	*processes
+	swaps string // file in which the kernel lists its swap devices
+
 	mu     sync.Mutex
 	fresh  []*worker
 	warm   []*worker
-	refill sync.WaitGroup
+	starts int // under way
 	closed bool
+	refill sync.WaitGroup
 }
 
 const (
 	keepFresh = 2
 	keepWarm  = 2
+
+	readyWithin = 30 * time.Second // for a worker that is started in advance
 )
 
-// take returns a worker: an unused one for a restricted task.
-func (p *pool) take(restricted bool) (*worker, error) {
+func newPool() *pool { return &pool{processes: &processes{}, swaps: "/proc/swaps"} }
+
+// swapActive reports whether memory may be written to a swap device. What cannot be read is taken for yes.
+func (p *pool) swapActive() bool {
+	b, err := os.ReadFile(p.swaps)
+	return err != nil || bytes.Count(bytes.TrimSpace(b), []byte("\n")) > 0
+}
+
+// take returns a worker: an unused one for a restricted task, and one with locked memory if there is swap.
+func (p *pool) take(ctx context.Context, restricted bool) (*worker, error) {
+	if restricted && p.swapActive() {
+		return p.startWorker(ctx, true)
+	}
 	p.mu.Lock()
 	from := &p.warm
-	if restricted || len(p.warm) == 0 {
+	if restricted {
 		from = &p.fresh
 	}
-	if n := len(*from); n > 0 {
-		w := (*from)[n-1]
-		*from = (*from)[:n-1]
-		p.mu.Unlock()
-		return w, nil
+	w := pop(from)
+	if w == nil && !restricted {
+		w = pop(&p.fresh)
 	}
 	p.mu.Unlock()
-	return start()
+	if w != nil {
+		return w, nil
+	}
+	return p.startWorker(ctx, false)
+}
+
+// pop takes the last living worker.
+func pop(from *[]*worker) *worker {
+	for n := len(*from); n > 0; n = len(*from) {
+		w := (*from)[n-1]
+		*from = (*from)[:n-1]
+		if w.alive() {
+			return w
+		}
+		w.end()
+	}
+	return nil
 }
 
 // ready starts workers in the background until enough wait.
@@ -101,21 +173,21 @@ func (p *pool) ready() {
 	if p.closed {
 		return
 	}
-	for range keepFresh - len(p.fresh) {
+	for ; len(p.fresh)+p.starts < keepFresh; p.starts++ {
 		p.refill.Go(func() {
-			w, err := start()
-			if err != nil {
-				return // the task that needs one will find out, and say so
-			}
+			ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+			defer cancel()
+			w, err := p.startWorker(ctx, false)
 			p.mu.Lock()
-			full := p.closed || len(p.fresh) >= keepFresh
-			if !full {
+			p.starts--
+			keep := err == nil && !p.closed
+			if keep {
 				p.fresh = append(p.fresh, w)
 			}
 			p.mu.Unlock()
-			if full {
-				w.kill()
-			}
+			if err == nil && !keep {
+				w.end()
+			} // of an error the task that needs the worker will find out, and say so
 		})
 	}
 }
@@ -129,52 +201,65 @@ func (p *pool) give(w *worker) {
 	}
 	p.mu.Unlock()
 	if full {
-		w.kill()
+		w.end()
 	}
 }
 
+// close ends all workers, the working ones too: their tasks fail.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	all := append(p.fresh, p.warm...)
+	waiting := append(p.fresh, p.warm...)
 	p.fresh, p.warm = nil, nil
 	p.mu.Unlock()
-	p.refill.Wait()
-	for _, w := range all {
-		w.kill()
+	p.processes.close()
+	for _, w := range waiting {
+		w.end()
 	}
+	p.refill.Wait()
 }
 
-// do runs one message in a worker, of which agent is the name for errors.
-func (p *pool) do(ctx context.Context, agent string, restricted bool, m *message) (*message, error) {
-	w, err := p.take(restricted)
-	if err != nil {
+// do runs one message in a worker under the restrictions of t; agent is the name for errors.
+func (p *pool) do(ctx context.Context, agent string, t Task, m *message) (*message, error) {
+	w, err := p.take(ctx, t.restricted())
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fail(agent, KindTimeout, "did not start in time; raise the step's timeout")
+	case errors.Is(err, errClosed):
+		return nil, fail(agent, KindUnavailable, "was not started: %v", errClosed)
+	case err != nil:
 		return nil, fail(agent, KindIsolation, "%v", err)
+	case t.NoStorage && w.swappable:
+		w.end()
+		return nil, fail(agent, KindRefused, "%s", swapRefusal)
 	}
 	defer p.ready()
 	out, err := w.run(ctx, m)
-	switch {
-	case ctx.Err() != nil:
-		w.kill()
-		return nil, fail(agent, KindTimeout, "did not finish in time; raise the step's timeout")
-	case err != nil:
-		w.kill()
-		return nil, fail(agent, KindCrashed, "its worker ended: %s; the document may be hostile, or need more than %d MiB", ended(w.cmd.ProcessState), workerMemory>>20)
-	case restricted:
-		w.kill()
-	default:
+	if err != nil || t.restricted() || out.Retire {
+		w.end()
+	} else {
 		p.give(w)
 	}
-	if out.Failure != nil {
-		out.Failure.Agent = agent
-		return nil, out.Failure
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fail(agent, KindTimeout, "did not finish in time; raise the step's timeout")
+	case errors.Is(err, errMessage):
+		return nil, fail(agent, KindOutput, "its worker's answer is not one: %v", err)
+	case err != nil:
+		return nil, fail(agent, KindCrashed, "its worker ended: %s; the document may be hostile, or need more than %d MiB", w.cmd.ProcessState, workerMemory>>20)
+	case out.Failure != nil:
+		return nil, out.Failure.from(agent)
 	}
 	return out, nil
 }
 
-func ended(s *os.ProcessState) string {
-	if s == nil {
-		return "unknown"
+const swapRefusal = "refused no-storage data: swap is active, to which its memory could be written; run swapoff -a, or for builtins give the service LimitMEMLOCK=infinity"
+
+// from is a failure as a worker tells it, in the words of which nothing is trusted.
+func (e *Error) from(agent string) *Error {
+	kind := e.Kind
+	if kind != KindInput && kind != KindCrashed {
+		kind = KindOutput
 	}
-	return s.String()
+	return &Error{agent, kind, printable(e.Text, 300)}
 }

@@ -74,6 +74,9 @@ func decodeReply(s Spec, b []byte) (*Result, error) {
 	if err := decodeStrict(b, &out); err != nil {
 		return nil, fail(s.Name, KindOutput, "its answer is not the JSON that the protocol asks for: %v", err)
 	}
+	if out.Outputs == nil {
+		return nil, fail(s.Name, KindOutput, "its answer has no outputs; an agent that makes none says []")
+	}
 	res := &Result{Headline: headline(out.Headline)}
 	for i, x := range out.Outputs {
 		if (x.Text != nil) == (x.Data != nil) {
@@ -89,9 +92,6 @@ func decodeReply(s Spec, b []byte) (*Result, error) {
 		if a.MediaType == "" {
 			a.MediaType = "application/octet-stream"
 		}
-		if len(a.Name) > 255 || len(a.MediaType) > 128 {
-			return nil, fail(s.Name, KindOutput, "outputs[%d] has a name or media type that is too long", i)
-		}
 		res.Outputs = append(res.Outputs, a)
 	}
 	if len(res.Outputs) > maxArtifacts {
@@ -100,39 +100,18 @@ func decodeReply(s Spec, b []byte) (*Result, error) {
 	return res, checkOutputs(s, res.Outputs)
 }
 
-var errTrailing = errors.New("there is something after the object")
+var errNotStrict = fmt.Errorf("not one JSON value, or duplicate names, bad UTF-8, inexact numbers or nesting beyond %d", jcs.MaxDepth)
 
-// decodeStrict refuses deep nesting, unknown fields and trailing data. The error never quotes the answer's values.
+// decodeStrict refuses what has no canonical form (RFC 8785) and unknown fields. Its error quotes nothing of b.
 func decodeStrict(b []byte, v any) error {
-	depth := 0
-	inString, escaped := false, false
-	for _, c := range b {
-		switch {
-		case escaped:
-			escaped = false
-		case inString:
-			escaped, inString = c == '\\', c != '"'
-		case c == '"':
-			inString = true
-		case c == '{' || c == '[':
-			if depth++; depth > jcs.MaxDepth {
-				return fmt.Errorf("nested deeper than %d", jcs.MaxDepth)
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
+	canonical, err := jcs.Transform(b)
+	if err != nil {
+		return errNotStrict
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
+	d := json.NewDecoder(bytes.NewReader(canonical))
 	d.DisallowUnknownFields()
-	var syntax *json.SyntaxError
-	switch err := d.Decode(v); {
-	case errors.As(err, &syntax):
-		return fmt.Errorf("not JSON at byte %d", syntax.Offset)
-	case err != nil:
-		return errors.New("fields are missing, unknown or of another type")
-	}
-	if d.More() {
-		return errTrailing
+	if d.Decode(v) != nil {
+		return errors.New("a field is unknown or of another type")
 	}
 	return nil
 }

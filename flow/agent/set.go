@@ -18,6 +18,8 @@ type Env struct {
 	Logger *slog.Logger
 }
 
+func (e Env) scratch() string { return filepath.Join(e.Dir, "scratch") }
+
 // A Set is a node's agents by name.
 type Set struct {
 	agents    map[string]Agent
@@ -26,10 +28,20 @@ type Set struct {
 }
 
 // NewSet makes the agents that configs describe, on top of the default ones: a name in both is the configuration's.
-func NewSet(configs map[string]Config, env Env) (_ *Set, err error) {
+func NewSet(configs map[string]Config, env Env) (*Set, error) {
+	var err error
 	all := DefaultConfigs()
 	maps.Copy(all, configs)
-	s := &Set{agents: map[string]Agent{}, approvals: map[string]ApprovalConfig{}, pool: &pool{}}
+	if env.Dir, err = filepath.Abs(env.Dir); err != nil { // scratch folders are named to processes that run elsewhere
+		return nil, fmt.Errorf("agents: %w", err)
+	}
+	if env.Logger == nil {
+		env.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := discard(env.scratch()); err != nil { // what a node that was killed left behind
+		return nil, fmt.Errorf("agents: scratch folder: %w", err)
+	}
+	s := &Set{agents: map[string]Agent{}, approvals: map[string]ApprovalConfig{}, pool: newPool()}
 	for name, c := range all {
 		if err := c.Validate(name); err != nil {
 			return nil, err
@@ -60,12 +72,15 @@ func (s *Set) make(name string, c Config, env Env) (Agent, error) {
 			if model, err = os.ReadFile(file); err != nil {
 				return nil, configError(name, "model: %w", err)
 			}
+			if len(model) > maxModel {
+				return nil, configError(name, "model: %s has %d bytes; at most %d", file, len(model), maxModel)
+			}
 		}
 		return newBuiltin(name, c, model, s.pool)
 	case "exec":
-		return newExec(name, c, env)
+		return newExec(name, c, env.scratch(), env.Logger, s.pool)
 	case "http":
-		return newHTTP(name, c)
+		return newHTTP(name, c, env.Logger)
 	case "llm":
 		return newLLM(name, c, s, env)
 	}
@@ -98,11 +113,15 @@ func (s *Set) Specs() []Spec {
 	return out
 }
 
-// ExtractText returns the text of a document, read in a fresh worker.
+// ExtractText returns the text of a document, read in a fresh worker: the caller knows its restrictions, this does not.
 func (s *Set) ExtractText(ctx context.Context, a Artifact) ([]byte, error) {
+	return s.extract(ctx, a, Task{NoExtraction: true})
+}
+
+func (s *Set) extract(ctx context.Context, a Artifact, t Task) ([]byte, error) {
 	m := &message{Agent: opText}
 	m.add(a)
-	out, err := s.pool.do(ctx, opText, true, m)
+	out, err := s.pool.do(ctx, opText, t, m)
 	if err != nil {
 		return nil, err
 	}
@@ -112,9 +131,17 @@ func (s *Set) ExtractText(ctx context.Context, a Artifact) ([]byte, error) {
 	return out.data[0], nil
 }
 
-// Close ends all workers.
+// Close ends all workers and programs, also those at work, whose tasks fail, and lets none start.
 func (s *Set) Close() error {
 	s.pool.close()
+	for _, a := range s.agents {
+		if h, ok := a.(hurried); ok {
+			a = h.Agent
+		}
+		if c, ok := a.(interface{ closeIdle() }); ok {
+			c.closeIdle()
+		}
+	}
 	return nil
 }
 
@@ -143,8 +170,15 @@ func (h hurried) Run(ctx context.Context, t Task) (*Result, error) {
 	return res, err
 }
 
+// A secret is a value that no log or error prints.
+type secret string
+
+func (secret) String() string       { return "[secret]" }
+func (secret) GoString() string     { return "[secret]" }
+func (secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
 // readSecret returns a configured secret, or "" if none is.
-func readSecret(s Secret, dir string) (string, error) {
+func readSecret(s Secret, dir string) (secret, error) {
 	switch {
 	case s.File != "":
 		if !filepath.IsAbs(s.File) {
@@ -157,13 +191,13 @@ func readSecret(s Secret, dir string) (string, error) {
 		for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
 			b = b[:len(b)-1]
 		}
-		return string(b), nil
+		return secret(b), nil
 	case s.Env != "":
 		v, ok := os.LookupEnv(s.Env)
 		if !ok {
 			return "", fmt.Errorf("the environment has no %s", s.Env)
 		}
-		return v, nil
+		return secret(v), nil
 	}
 	return "", nil
 }

@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fednode/flow/agent/builtin"
 	"fednode/flow/agent/builtin/document"
@@ -18,33 +22,66 @@ import (
 // WorkerArg is the first argument of a re-executed worker.
 const WorkerArg = "agent-worker"
 
+// What may follow it: lock the memory, or become the program of the exec spec that follows.
+const (
+	argLock = "lock"
+	argExec = "exec"
+)
+
 // opText is what a worker is asked for beside the builtins' names: a document's text.
 const opText = "text"
 
-// The worker's first byte on its standard output: confined, or not, in which case the reason follows.
+// The first byte that a worker says, a builtin's on its standard output, a program's on its status file.
 const (
-	saysReady    = 'R'
-	saysUnsealed = 'X'
+	saysReady      = 'R' // confined
+	saysSwappable  = 'S' // confined, but its memory could not be locked
+	saysUnsealed   = 'X' // not confined; the reason follows
+	saysUnstarted  = 'N' // confined, but the program cannot be executed; the reason follows
+	exitNotStarted = 125
+	statusFile     = 3
 )
 
-const workerMemory = 1 << 30 // bytes of data that a builtin worker may have
+const (
+	workerMemory = 1 << 30 // bytes of data that a builtin worker may have
+	workerCPU    = 3600    // seconds of processor time in its life
+	retireCPU    = 600     // seconds after which it is not given a further task
+)
 
 // WorkerMain is the whole program of a worker; it returns the exit code. The program's main calls it when the first
 // argument is [WorkerArg].
 func WorkerMain() int {
-	if len(os.Args) > 2 {
-		return execMain(os.Args[2])
+	switch args := os.Args[2:]; {
+	case len(args) == 2 && args[0] == argExec:
+		return execMain(args[1])
+	case len(args) == 0 || args[0] == argLock:
+		return builtinMain(len(args) > 0)
 	}
+	return 2
+}
+
+func builtinMain(lock bool) int {
 	debug.SetMemoryLimit(workerMemory * 3 / 4)
-	out := bufio.NewWriter(os.Stdout)
-	if err := confine(profile{memory: workerMemory, seconds: 600}); err != nil {
-		fmt.Fprintf(os.Stdout, "%c%v", saysUnsealed, err)
-		return 3
+	ready := byte(saysReady)
+	if lock && unix.Mlockall(unix.MCL_CURRENT|unix.MCL_FUTURE) != nil {
+		ready = saysSwappable
 	}
-	if _, err := os.Stdout.Write([]byte{saysReady}); err != nil {
+	err := closeInherited()
+	if err == nil {
+		err = confine(profile{memory: workerMemory, seconds: workerCPU})
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stdout, "%c%v", saysUnsealed, err)
+		return exitNotStarted
+	}
+	if _, err := os.Stdout.Write([]byte{ready}); err != nil {
 		return 1
 	}
-	in := bufio.NewReader(os.Stdin)
+	return serve(os.Stdin, os.Stdout, work)
+}
+
+// serve does tasks until there are no more.
+func serve(r io.Reader, w io.Writer, work func(*message) *message) int {
+	in, out := bufio.NewReader(r), bufio.NewWriter(w)
 	for {
 		m, err := readMessage(in, MaxData)
 		if errors.Is(err, io.EOF) {
@@ -53,13 +90,23 @@ func WorkerMain() int {
 		if err != nil {
 			return 4
 		}
-		if err := work(m).write(out); err != nil {
+		reply := work(m)
+		reply.Retire = processorTime() > retireCPU*time.Second
+		if err := reply.write(out); err != nil {
 			return 5
 		}
 		if err := out.Flush(); err != nil {
 			return 5
 		}
 	}
+}
+
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // work does one task; a panic in a parser is that task's failure.
@@ -112,24 +159,28 @@ type execSpec struct {
 	Seconds  uint64   `json:"seconds"`
 }
 
-// execMain confines this process and becomes the program. What goes wrong before is said on standard error, with an
-// exit code of its own.
+// execMain confines this process and becomes the program. What goes wrong before is said on the status file, which the
+// program does not inherit, so that no program can claim it.
 func execMain(spec string) int {
+	runtime.LockOSThread() // capabilities are the thread's, and it is this one that becomes the program
+	unix.CloseOnExec(statusFile)
+	status := os.NewFile(statusFile, "status")
 	var s execSpec
-	if err := json.Unmarshal([]byte(spec), &s); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return exitNotConfined
+	err := json.Unmarshal([]byte(spec), &s)
+	if err == nil {
+		err = closeInherited(statusFile)
 	}
-	if err := confine(profile{exec: true, readable: s.Readable, scratch: s.Scratch, memory: s.Memory, seconds: s.Seconds}); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return exitNotConfined
+	if err == nil {
+		err = confine(profile{exec: true, readable: s.Readable, scratch: s.Scratch, memory: s.Memory, seconds: s.Seconds})
 	}
-	err := syscall.Exec(s.Program, append([]string{s.Program}, s.Args...), s.Env)
-	fmt.Fprintln(os.Stderr, err)
+	if err != nil {
+		fmt.Fprintf(status, "%c%v", saysUnsealed, err)
+		return exitNotStarted
+	}
+	// Last, because a small limit leaves this Go program no room.
+	if err = setLimit(unix.RLIMIT_AS, s.Memory); err == nil {
+		err = syscall.Exec(s.Program, append([]string{s.Program}, s.Args...), s.Env)
+	}
+	fmt.Fprintf(status, "%c%v", saysUnstarted, err)
 	return exitNotStarted
 }
-
-const (
-	exitNotConfined = 125
-	exitNotStarted  = 126
-)
