@@ -34,8 +34,8 @@ type drawing struct {
 	fonts   map[int]*font
 	out     strings.Builder
 	maxText int
-	ops     int // operators that may still run
 
+	fallback  *font // for text without a font
 	resources dict
 	state     state
 	saved     []state
@@ -52,6 +52,9 @@ func (d *drawing) page(p page) error {
 	d.state, d.saved = state{ctm: identity(), scale: 1}, nil
 	var program bytes.Buffer
 	for _, o := range d.file.list(p.dict["Contents"]) {
+		if err := d.file.pay(1); err != nil {
+			return err
+		}
 		s, ok := d.file.get(o).(*stream)
 		if !ok {
 			continue
@@ -68,10 +71,13 @@ func (d *drawing) page(p page) error {
 
 // run executes a page's or form's program. Operands that don't fit are passed over, as readers do.
 func (d *drawing) run(program []byte) error {
-	l := &lexer{data: program}
+	l := &lexer{data: program, left: maxOperands}
 	var args []any
 	for {
 		o := l.object()
+		if l.left < 0 {
+			return tooLarge("more than %d operands", maxOperands)
+		}
 		op, ok := o.(operator)
 		if !ok {
 			if len(args) < 64 {
@@ -82,21 +88,21 @@ func (d *drawing) run(program []byte) error {
 		if op == end {
 			return nil
 		}
-		if d.ops--; d.ops < 0 {
-			return tooLarge("more than %d drawing operators", MaxOps)
+		if err := d.file.pay(1); err != nil {
+			return err
 		}
-		if d.ops%4096 == 0 && d.file.ctx.Err() != nil {
+		if d.file.ops%4096 == 0 && d.file.ctx.Err() != nil {
 			return d.file.ctx.Err()
-		}
-		if d.out.Len() > d.maxText {
-			return tooLarge("more than %d bytes of text", d.maxText)
 		}
 		if op == "ID" {
 			skipImage(l)
 		} else if err := d.operate(op, args); err != nil {
 			return err
 		}
-		args = args[:0]
+		if d.out.Len() > d.maxText {
+			return tooLarge("more than %d bytes of text", d.maxText)
+		}
+		args, l.left = args[:0], maxOperands
 	}
 }
 
@@ -208,9 +214,15 @@ func (d *drawing) advance(x float64) {
 func (d *drawing) show(t text) {
 	s := &d.state
 	if s.font == nil {
-		s.font = d.file.font(dict{})
+		if d.fallback == nil {
+			d.fallback = d.file.font(dict{})
+		}
+		s.font = d.fallback
 	}
 	s.font.codes(t, func(code int, meaning string, width float64) {
+		if d.out.Len() > d.maxText { // one string may say more than all that is allowed
+			return
+		}
 		at := d.text.then(s.ctm)
 		d.gap(at)
 		d.out.WriteString(meaning)

@@ -18,25 +18,51 @@ type file struct {
 	objects  map[int]placed
 	root     any  // of the last trailer that names one
 	inflated int  // bytes that streams may still give
+	elements int  // elements of arrays and dictionaries that may still come
+	ops      int  // operators that may still run
+	mappings int  // codes that fonts may still map
 	cut      bool // no endstream follows any more
+}
+
+// pay takes n operators off the budget.
+func (f *file) pay(n int) error {
+	if f.ops -= n; f.ops < 0 {
+		return tooLarge("more than %d drawing operators", MaxOps)
+	}
+	return nil
+}
+
+// parse reads the object at data[pos:] and returns where it ends.
+func (f *file) parse(data []byte, pos int) (any, int, error) {
+	l := &lexer{data: data, pos: pos, refs: true, left: f.elements}
+	o := l.object()
+	if f.elements = l.left; f.elements < 0 {
+		return nil, 0, tooLarge("more than %d elements of arrays and dictionaries", MaxElements)
+	}
+	return o, l.pos, nil
 }
 
 // scan finds every "N G obj" outside streams, every trailer, and then what object streams hold.
 func (f *file) scan() error {
 	locked := false
 	packed := map[*stream]int{}
-	t := next(f.data, 0, "trailer")
+	at, t := -1, -1
 	for pos := 0; ; {
-		at := next(f.data, pos, "obj")
+		if at < pos {
+			at = next(f.data, pos, "obj")
+		}
 		if t < pos {
 			t = next(f.data, pos, "trailer")
 		}
 		if t < at {
-			l := &lexer{data: f.data, pos: t + len("trailer"), refs: true}
-			if d, ok := l.object().(dict); ok {
+			o, end, err := f.parse(f.data, t+len("trailer"))
+			if err != nil {
+				return err
+			}
+			if d, ok := o.(dict); ok {
 				locked = f.trailer(d) || locked
 			}
-			pos = l.pos
+			pos = end
 			continue
 		}
 		if at == len(f.data) {
@@ -54,7 +80,10 @@ func (f *file) scan() error {
 			return f.ctx.Err()
 		}
 		var o any
-		o, pos = f.define(pos)
+		var err error
+		if o, pos, err = f.define(pos); err != nil {
+			return err
+		}
 		f.objects[num] = placed{o, at}
 		if s, ok := o.(*stream); ok {
 			switch s.dict["Type"] {
@@ -109,20 +138,23 @@ func header(data []byte, at int) (int, bool) {
 }
 
 // define reads the object at pos and, where it is a stream, its bytes. It returns where scanning goes on.
-func (f *file) define(pos int) (any, int) {
-	l := &lexer{data: f.data, pos: pos, refs: true}
-	o := l.object()
+func (f *file) define(pos int) (any, int, error) {
+	o, after, err := f.parse(f.data, pos)
+	if err != nil {
+		return nil, 0, err
+	}
 	d, ok := o.(dict)
 	if !ok {
 		if _, bad := o.(operator); bad {
-			return nil, pos
+			return nil, pos, nil
 		}
-		return o, l.pos
+		return o, after, nil
 	}
+	l := &lexer{data: f.data, pos: after}
 	l.skip()
 	rest := f.data[l.pos:]
 	if !bytes.HasPrefix(rest, []byte("stream")) {
-		return d, l.pos
+		return d, l.pos, nil
 	}
 	start := l.pos + len("stream")
 	if start < len(f.data) && f.data[start] == '\r' {
@@ -133,15 +165,15 @@ func (f *file) define(pos int) (any, int) {
 	}
 	if n, ok := d["Length"].(float64); ok && n >= 0 && n <= float64(len(f.data)-start) {
 		if stop := start + int(n); closes(f.data[stop:]) {
-			return &stream{d, f.data[start:stop]}, stop
+			return &stream{d, f.data[start:stop]}, stop, nil
 		}
 	}
 	if start > len(f.data) || f.cut {
-		return d, min(start, len(f.data))
+		return d, min(start, len(f.data)), nil
 	}
 	stop := next(f.data, start, "endstream")
 	f.cut = stop == len(f.data)
-	return &stream{d, f.data[start:stop]}, stop
+	return &stream{d, f.data[start:stop]}, stop, nil
 }
 
 // closes reports whether endstream follows, after white space.
@@ -185,9 +217,11 @@ func (f *file) unpack(s *stream, at int) error {
 		if len(f.objects) >= MaxObjects {
 			return tooLarge("more than %d objects", MaxObjects)
 		}
-		l := &lexer{data: data, pos: first + int(off), refs: true}
-		o := l.object()
-		if budget -= l.pos - first - int(off); budget < 0 {
+		o, stop, err := f.parse(data, first+int(off))
+		if err != nil {
+			return err
+		}
+		if budget -= stop - first - int(off); budget < 0 {
 			return damaged("objects of an object stream overlap")
 		}
 		if o == any(end) {
@@ -279,6 +313,9 @@ type walk struct {
 func (w *walk) node(o any, inherited dict, depth int) error {
 	if depth > MaxNesting {
 		return tooLarge("a page tree of more than %d levels", MaxNesting)
+	}
+	if err := w.file.pay(1); err != nil {
+		return err
 	}
 	if r, ok := o.(ref); ok {
 		if w.seen[r.num] {

@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"encoding/ascii85"
 	"io"
+	"slices"
 )
 
 // decode returns the bytes of s after its filters (7.4). A stream that breaks off gives what came before, as readers
@@ -19,6 +20,9 @@ func (f *file) decode(s *stream) ([]byte, error) {
 		return nil, tooLarge("a stream of %d filters", len(filters))
 	}
 	// Unpacked streams are paid for too: a program may ask for the same one again and again.
+	if err := f.pay(1 + opsPerStream*len(filters)); err != nil {
+		return nil, err
+	}
 	if _, err := f.spend(data); err != nil {
 		return nil, err
 	}
@@ -119,7 +123,7 @@ func (f *file) ascii85(data []byte) ([]byte, error) {
 	if i := bytes.IndexByte(data, '~'); i >= 0 {
 		data = data[:i]
 	}
-	out := make([]byte, 4*len(data)+4) // "z" is 4 bytes
+	out := make([]byte, len(data)+3*bytes.Count(data, []byte("z"))+4) // "z" is 4 bytes, five others are
 	n, _, err := ascii85.Decode(out, data, true)
 	if err != nil && n == 0 {
 		return nil, damaged("a base-85 stream does not decode")
@@ -174,7 +178,7 @@ func lzw(data []byte, early bool, limit int) []byte {
 		}
 		n := size(from)
 		at := len(out)
-		out = append(out, make([]byte, n)...)
+		out = room(out, n+1)[:at+n]
 		for k, i := from, at+n-1; i >= at; i-- {
 			if k < 256 {
 				out[i] = byte(k)
@@ -199,10 +203,19 @@ func lzw(data []byte, early bool, limit int) []byte {
 	return out
 }
 
+// room returns out with space for n bytes more. It doubles, where append would copy large slices far more often.
+func room(out []byte, n int) []byte {
+	if cap(out)-len(out) < n {
+		return slices.Grow(out, max(n, cap(out)))
+	}
+	return out
+}
+
 func runLength(data []byte, limit int) []byte {
 	var out []byte
 	for i := 0; i < len(data) && data[i] != 128 && len(out) <= limit; {
 		n := int(data[i])
+		out = room(out, 128)
 		i++
 		if n < 128 {
 			stop := min(len(data), i+n+1)

@@ -7,6 +7,9 @@ import (
 	"golang.org/x/text/encoding/charmap"
 )
 
+// maxDifferences is how many entries of an encoding's differences count; an honest one names 256 codes at most.
+const maxDifferences = 1024
+
 // A font says what codes mean and how wide they are.
 type font struct {
 	wide     bool           // codes are of two bytes
@@ -25,11 +28,10 @@ func (d *drawing) font(o any) *font {
 			return f
 		}
 	}
+	d.file.ops -= opsPerFont // the next operator finds it spent
 	f := d.file.font(d.file.dict(o))
 	if shared {
 		d.fonts[r.num] = f
-	} else {
-		d.ops -= 1000 // it is parsed at every use; pay for it
 	}
 	return f
 }
@@ -38,7 +40,7 @@ func (f *file) font(d dict) *font {
 	out := &font{widths: map[int]float64{}}
 	if s, ok := f.get(d["ToUnicode"]).(*stream); ok {
 		if data, err := f.decode(s); err == nil {
-			out.mapped = toUnicode(data)
+			out.mapped = f.toUnicode(data)
 		}
 	}
 	if f.name(d["Subtype"]) == "Type0" {
@@ -51,12 +53,17 @@ func (f *file) font(d dict) *font {
 		return out
 	}
 	out.encoding = f.encoding(d)
+	// Widths of Type 3 fonts are in the glyphs' own space (9.6.5), of all others in thousandths.
+	unit := 1.0
+	if m := f.array(d["FontMatrix"]); f.name(d["Subtype"]) == "Type3" && len(m) == 6 {
+		unit = f.number(m[0]) * 1000
+	}
 	first := f.int(d["FirstChar"])
 	for i, w := range f.array(d["Widths"]) {
 		if i > 255 {
 			break
 		}
-		out.widths[first+i] = f.number(w)
+		f.widen(out, first+i, f.number(w)*unit)
 	}
 	if strings.Contains(string(f.name(d["BaseFont"])), "Courier") {
 		out.standard = 600
@@ -71,13 +78,11 @@ func (f *file) cidWidths(d dict, out *font) {
 		out.standard = v
 	}
 	w := f.array(d["W"])
-	for i := 0; i+1 < len(w); {
+	for i := 0; i+1 < len(w) && f.mappings >= 0; {
 		first := f.int(w[i])
 		if list := f.array(w[i+1]); list != nil {
-			for j, v := range list {
-				if len(out.widths) < 1<<16 {
-					out.widths[first+j] = f.number(v)
-				}
+			for j, v := range list[:min(len(list), 1<<16)] {
+				f.widen(out, first+j, f.number(v))
 			}
 			i += 2
 			continue
@@ -86,11 +91,26 @@ func (f *file) cidWidths(d dict, out *font) {
 			return
 		}
 		last := min(f.int(w[i+1]), 1<<16-1)
-		for c := max(first, 0); c <= last; c++ {
-			out.widths[c] = f.number(w[i+2])
+		for c := max(first, 0); c <= last && f.mappings >= 0; c++ {
+			f.widen(out, c, f.number(w[i+2]))
 		}
 		i += 3
 	}
+}
+
+// widen gives a code its width.
+func (f *file) widen(out *font, code int, width float64) {
+	if f.map1() && code >= 0 && code < 1<<16 {
+		out.widths[code] = width
+	}
+}
+
+// map1 reports whether one more code may be mapped. After the last, the next operator finds the budget spent.
+func (f *file) map1() bool {
+	if f.mappings--; f.mappings < 0 {
+		f.ops = 0
+	}
+	return f.mappings >= 0
 }
 
 // encoding returns the table of a font with one-byte codes (9.6.6): a base, and differences by glyph name.
@@ -110,7 +130,7 @@ func (f *file) encoding(d dict) *[256]rune {
 		table[i] = from.DecodeByte(byte(i))
 	}
 	code := 0
-	for _, o := range differences {
+	for _, o := range differences[:min(len(differences), maxDifferences)] {
 		switch o := f.get(o).(type) {
 		case float64:
 			code = int(o)
@@ -181,10 +201,10 @@ func helvetica(code int) float64 {
 	return float64(step) * 1000 / 36
 }
 
-// toUnicode reads the mappings of a ToUnicode CMap (9.10.3), at most MaxMappings.
-func toUnicode(data []byte) map[int]string {
+// toUnicode reads the mappings of a ToUnicode CMap (9.10.3).
+func (f *file) toUnicode(data []byte) map[int]string {
 	out := map[int]string{}
-	l := &lexer{data: data}
+	l := &lexer{data: data, left: maxOperands}
 	var stack []any
 	for {
 		o := l.object()
@@ -200,31 +220,31 @@ func toUnicode(data []byte) map[int]string {
 			return out
 		case "endbfchar":
 			for i := 0; i+1 < len(stack); i += 2 {
-				put(out, code(stack[i]), unicode(stack[i+1]))
+				f.put(out, code(stack[i]), unicode(stack[i+1]))
 			}
 		case "endbfrange":
 			for i := 0; i+2 < len(stack); i += 3 {
-				putRange(out, code(stack[i]), code(stack[i+1]), stack[i+2])
+				f.putRange(out, code(stack[i]), code(stack[i+1]), stack[i+2])
 			}
 		}
-		stack = stack[:0]
+		stack, l.left = stack[:0], maxOperands
 	}
 }
 
-func put(m map[int]string, code int, s string) {
-	if code >= 0 && len(m) < MaxMappings {
+func (f *file) put(m map[int]string, code int, s string) {
+	if code >= 0 && f.map1() {
 		m[code] = s
 	}
 }
 
-func putRange(m map[int]string, lo, hi int, to any) {
+func (f *file) putRange(m map[int]string, lo, hi int, to any) {
 	if lo < 0 || hi > 0xffff {
 		return
 	}
 	if list, ok := to.(array); ok {
 		for i, o := range list {
 			if lo+i <= hi {
-				put(m, lo+i, unicode(o))
+				f.put(m, lo+i, unicode(o))
 			}
 		}
 		return
@@ -233,8 +253,8 @@ func putRange(m map[int]string, lo, hi int, to any) {
 	if len(first) == 0 {
 		return
 	}
-	for c := lo; c <= hi; c++ {
-		put(m, c, string(first))
+	for c := lo; c <= hi && f.mappings >= 0; c++ {
+		f.put(m, c, string(first))
 		first[len(first)-1]++
 	}
 }
@@ -253,7 +273,7 @@ func code(o any) int {
 
 func unicode(o any) string {
 	s, ok := o.(text)
-	if !ok || len(s) > 64 {
+	if !ok || len(s) > 32 {
 		return ""
 	}
 	if len(s) == 1 {

@@ -24,7 +24,11 @@ type lexer struct {
 	data []byte
 	pos  int
 	refs bool // "1 0 R" is a reference; not in page programs
+	left int  // elements of arrays and dictionaries that may still come; below 0 the data is taken for ended
 }
+
+// elementsPerDict is what an empty dictionary takes of memory, in elements.
+const elementsPerDict = 4
 
 // end is the token after the last.
 const end = operator("")
@@ -166,13 +170,25 @@ func (l *lexer) array(depth int) any {
 				return a
 			}
 		default:
+			if !l.take() {
+				return a
+			}
 			a = append(a, o)
 		}
 	}
 }
 
+// take reports whether another element may come; after the last, nothing does.
+func (l *lexer) take() bool {
+	if l.left--; l.left < 0 {
+		l.pos = len(l.data)
+	}
+	return l.left >= 0
+}
+
 func (l *lexer) dict(depth int) any {
 	d := dict{}
+	l.left -= elementsPerDict
 	for {
 		switch k := l.deeper(depth).(type) {
 		case operator:
@@ -186,6 +202,9 @@ func (l *lexer) dict(depth int) any {
 					return d
 				}
 				continue
+			}
+			if !l.take() {
+				return d
 			}
 			d[k] = v
 		}

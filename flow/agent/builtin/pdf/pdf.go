@@ -16,11 +16,19 @@ import (
 const (
 	MaxPages    = 5000
 	MaxObjects  = 500_000
-	MaxInflated = 256 << 20 // bytes of all streams that are used, before and after their filters
+	MaxElements = 3_000_000 // of arrays and dictionaries outside page programs, all together
+	MaxInflated = 128 << 20 // bytes of all streams that are used, before and after their filters
 	MaxNesting  = 64        // arrays and dictionaries, page tree levels
 	MaxForms    = 12        // forms drawn within forms
 	MaxOps      = 20_000_000
-	MaxMappings = 200_000 // of one font's ToUnicode map
+	MaxMappings = 1_000_000 // codes with a text or a width, of all fonts together
+	maxOperands = 100_000   // elements of one operator's operands
+)
+
+// What work costs in operators, so that MaxOps bounds it: streams that are unpacked, fonts that are parsed.
+const (
+	opsPerStream = 200
+	opsPerFont   = 1000
 )
 
 // A Problem is why a file can't be read; a sentinel for errors.Is.
@@ -47,11 +55,19 @@ func tooLarge(format string, args ...any) error {
 // Text returns the text of data and its number of pages, pages separated by a form feed. Codes that a font gives no
 // meaning come out as U+FFFD. At most maxText bytes are returned; more is TooLarge. Errors wrap a Problem or are ctx's.
 func Text(ctx context.Context, data []byte, maxText int) (string, int, error) {
+	return newFile(ctx, data).text(maxText)
+}
+
+// newFile returns a file with the budgets that the limits allow.
+func newFile(ctx context.Context, data []byte) *file {
+	return &file{ctx: ctx, data: data, objects: map[int]placed{}, inflated: MaxInflated, elements: MaxElements, ops: MaxOps, mappings: MaxMappings}
+}
+
+func (f *file) text(maxText int) (string, int, error) {
 	// Readers look for the end marker in the last KiB; some producers pad. Without one the file was cut.
-	if tail := data[max(0, len(data)-4096):]; !bytes.Contains(tail, []byte("%%EOF")) {
+	if tail := f.data[max(0, len(f.data)-4096):]; !bytes.Contains(tail, []byte("%%EOF")) {
 		return "", 0, damaged("no %%%%EOF at its end, it was cut off")
 	}
-	f := &file{ctx: ctx, data: data, objects: map[int]placed{}, inflated: MaxInflated}
 	if err := f.scan(); err != nil {
 		return "", 0, err
 	}
@@ -59,9 +75,9 @@ func Text(ctx context.Context, data []byte, maxText int) (string, int, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	d := &drawing{file: f, fonts: map[int]*font{}, ops: MaxOps, maxText: maxText}
+	d := &drawing{file: f, fonts: map[int]*font{}, maxText: maxText}
 	for i, p := range pages {
-		if err := ctx.Err(); err != nil {
+		if err := f.ctx.Err(); err != nil {
 			return "", 0, err
 		}
 		if i > 0 {
