@@ -59,6 +59,7 @@ type Acceptance struct {
 	KeyID        string            `json:"key_id"`
 	AcceptedAt   string            `json:"accepted_at"`
 	Steps        []StepDeclaration `json:"steps"`
+	CallOut      []string          `json:"call_out,omitempty"` // steps whose agent may give this organisation's restricted data to a service
 	Signature    string            `json:"signature,omitempty"`
 }
 

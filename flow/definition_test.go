@@ -122,7 +122,7 @@ func TestReferenceWorkflow(t *testing.T) {
 		t.Fatalf("chain of %d steps, %v", len(chain), err)
 	}
 	for _, p := range d.Participants {
-		if r := d.Review(p.ID); len(r.Runs) == 0 {
+		if r := d.review(p.ID); len(r.Runs) == 0 {
 			t.Errorf("%s has nothing to run", p.ID)
 		}
 	}

@@ -76,6 +76,7 @@ type outcome struct {
 	salt       []byte
 	holdings   []Holding
 	commitment []byte // of an llm's prompt
+	promptSalt []byte
 }
 
 func failed(code, format string, a ...any) *outcome {
@@ -320,7 +321,7 @@ func (e *Engine) execute(ctx context.Context, t *task) *outcome {
 		e.dropAll(held)
 		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
 	}
-	out := &outcome{salt: newSalt(), holdings: held, commitment: res.PromptCommitment, result: stepResult{Status: "completed", Automatic: automatic}}
+	out := &outcome{salt: newSalt(), holdings: held, commitment: res.PromptCommitment, promptSalt: res.PromptSalt, result: stepResult{Status: "completed", Automatic: automatic}}
 	if serr := e.takeOutputs(ctx, t, out, inputs, res, restrictions); serr != nil {
 		e.dropAll(out.holdings)
 		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
@@ -362,16 +363,24 @@ func (e *Engine) runAgent(ctx context.Context, ag agent.Agent, at agent.Task, t 
 	return nil, false, &StepError{Code: "agent-failed", Text: "agent " + t.step.Agent + " failed; its node's log says why"}
 }
 
-// callOutAllowed reports whether the data's owners let it leave the node for an http or llm agent's service.
+// callOutAllowed reports whether the data may leave the node for an http or llm agent's service: by this organisation's
+// own policy and, where it is restricted, by the word that its owner gave when it signed the agreement.
 func (e *Engine) callOutAllowed(t *task, inputs []gathered) bool {
 	for _, in := range inputs {
-		req := policy.Request{Subject: string(e.c.Org), Action: "agent.call-out", Resource: t.step.Agent, Categories: []string{in.artifact.Type},
-			Purpose: t.step.purpose(), Recipient: string(e.c.Org), Agreement: t.agreement.policyView()}
-		if in.origin != e.c.Org && len(in.restrictions) > 0 || e.decide(req).Effect != policy.Allow {
+		if in.origin != e.c.Org && len(in.restrictions) > 0 && !slices.Contains(t.agreement.Acceptances[in.origin].CallOut, t.step.ID) {
+			return false
+		}
+		if e.decide(callOut(t.agreement, t.step, []string{in.artifact.Type})).Effect != policy.Allow {
 			return false
 		}
 	}
 	return true
+}
+
+// callOut is the question whether a step's agent may give data to a service outside its node.
+func callOut(a *Agreement, s Step, categories []string) policy.Request {
+	return policy.Request{Subject: string(s.Organization), Action: policy.ActionCallOut, Resource: s.Agent, Categories: categories,
+		Purpose: s.purpose(), Recipient: string(s.Organization), Agreement: a.policyView()}
 }
 
 // takeOutputs holds what the agent made: of the declared types only, under the restrictions of its inputs.
@@ -428,6 +437,9 @@ func (e *Engine) keepOutcome(tx *store.Tx, t *task, out *outcome) error {
 		Resource: t.step.Agent, Action: "step.execute", Result: result, Reference: t.reference()}
 	if out.commitment != nil {
 		entry.Commitment = encode64(out.commitment)
+		if err := tx.Bucket(bucketSalts).Put([]byte(entry.Commitment), out.promptSalt); err != nil {
+			return err
+		}
 	}
 	return e.record(tx, entry)
 }

@@ -15,7 +15,7 @@ const (
 	bucketAttempts   = "attempts"   // idempotency key → attempt, at the executor
 	bucketHoldings   = "holdings"   // run id / artifact id → Holding
 	bucketApprovals  = "approvals"  // idempotency key → Approval
-	bucketSalts      = "user-salts" // entry salt id → salt of a committed user id; may be erased
+	bucketSalts      = "salts"      // commitment in an entry → salt of the user id or prompt committed to; may be erased
 )
 
 func put(tx *store.Tx, bucket, key string, v any) error {

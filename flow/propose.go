@@ -246,6 +246,9 @@ func (e *Engine) sign(a *Agreement) (Acceptance, error) {
 		KeyID: e.c.KeyID, AcceptedAt: stamp(e.c.Now()), Steps: []StepDeclaration{}}
 	for _, s := range a.Definition.Workflow.Steps {
 		if s.Organization != e.c.Org {
+			if e.decide(callOut(a, s, nil)).Effect == policy.Allow {
+				acc.CallOut = append(acc.CallOut, s.ID)
+			}
 			continue
 		}
 		ag, ok := e.c.Agents.Get(s.Agent)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"fednode/flow/policy"
 	"fednode/transport"
 )
 
@@ -13,10 +14,29 @@ type Review struct {
 	Leaves []string `json:"leaves"` // what goes out, to whom, under which restrictions
 	Enters []string `json:"enters"` // what comes in
 	Kept   []string `json:"kept"`   // what is kept here, and for how long
+
+	// Services are steps elsewhere whose agents may give this organisation's restricted data to a service outside their
+	// node, because its own policy says so.
+	Services []string `json:"services,omitempty"`
 }
 
-// Review says what the definition would mean for org.
-func (d *Definition) Review(org transport.OrgID) Review {
+// Review says what an agreement would mean, or means, for this organisation under its policy as it is now.
+func (e *Engine) Review(hash string) (Review, error) {
+	a, err := e.Agreement(hash)
+	if err != nil {
+		return Review{}, err
+	}
+	r := a.Definition.review(e.c.Org)
+	for _, s := range a.Definition.Workflow.Steps {
+		if s.Organization != e.c.Org && e.decide(callOut(a, s, nil)).Effect == policy.Allow {
+			r.Services = append(r.Services, fmt.Sprintf("%s at %s may give them to a service (agent %s)", s.ID, s.Organization, s.Agent))
+		}
+	}
+	return r, nil
+}
+
+// review says what the definition would mean for org.
+func (d *Definition) review(org transport.OrgID) Review {
 	var r Review
 	for _, s := range d.Workflow.Steps {
 		if s.Organization == org {

@@ -163,6 +163,11 @@ func (c *Client) Agreement(ctx context.Context, hash string) (*flow.Agreement, e
 	return call[*flow.Agreement](ctx, c, "GET", "/v1/agreements/"+url.PathEscape(hash), nil)
 }
 
+// Review returns what an agreement would mean for the node's organisation.
+func (c *Client) Review(ctx context.Context, hash string) (flow.Review, error) {
+	return call[flow.Review](ctx, c, "GET", "/v1/agreements/"+url.PathEscape(hash)+"/review", nil)
+}
+
 // Accept signs a pending agreement.
 func (c *Client) Accept(ctx context.Context, hash string) (AgreementReply, error) {
 	return call[AgreementReply](ctx, c, "POST", "/v1/agreements/"+url.PathEscape(hash)+"/accept", nil)

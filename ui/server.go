@@ -164,6 +164,7 @@ func (s *Server) routes() {
 	s.handle("GET /v1/agreements", func(r *http.Request) (any, error) { return e.Agreements() })
 	s.handle("POST /v1/agreements", s.submit)
 	s.handle("GET /v1/agreements/{hash}", func(r *http.Request) (any, error) { return e.Agreement(r.PathValue("hash")) })
+	s.handle("GET /v1/agreements/{hash}/review", func(r *http.Request) (any, error) { return e.Review(r.PathValue("hash")) })
 	s.handle("POST /v1/agreements/{hash}/accept", func(r *http.Request) (any, error) {
 		return agreementReply(e.Accept(r.Context(), caller(r), r.PathValue("hash")))
 	})

@@ -71,11 +71,10 @@ func (a *app) flowAccept() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			st, err := cl.Status(c.Context())
+			r, err := cl.Review(c.Context(), ag.Hash)
 			if err != nil {
 				return err
 			}
-			r := ag.Definition.Review(st.Organization)
 			if review {
 				return a.print(r, func(w io.Writer) { printReview(w, ag, r) })
 			}
@@ -109,6 +108,9 @@ func printReview(w io.Writer, ag *flow.Agreement, r flow.Review) {
 	list("leaves", r.Leaves)
 	list("enters", r.Enters)
 	list("kept", r.Kept)
+	if len(r.Services) > 0 {
+		list("services", r.Services)
+	}
 }
 
 func (a *app) flowWithdraw() *cobra.Command {
