@@ -113,6 +113,7 @@ func (a *execAgent) program(ctx context.Context, t Task, spec execSpec, in []byt
 	undo := x.killWith(ctx)
 	defer undo()
 	childStatus.Close()
+	x.await()
 	<-x.done
 	if stderr.kept.Len() > 0 && !t.restricted() { // it may quote the data: only for who debugs the agent
 		a.log.Debug("agent wrote to standard error", "agent", a.spec.Name, "run", t.Run, "text", stderr.kept.String())

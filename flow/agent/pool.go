@@ -84,15 +84,6 @@ func (w *worker) end() {
 	w.out.Close()
 }
 
-func (w *worker) alive() bool {
-	select {
-	case <-w.done:
-		return false
-	default:
-		return true
-	}
-}
-
 // run gives the worker one task. Unless it returns nil, the worker is of no more use.
 func (w *worker) run(ctx context.Context, m *message) (*message, error) {
 	undo := w.killWith(ctx)

@@ -26,15 +26,18 @@ type process struct {
 	cmd    *exec.Cmd
 	mu     sync.Mutex
 	reaped bool          // or about to be: its number may soon be another's
-	done   chan struct{} // closed when it and its whole group have ended
+	await  func()        // begins to wait for its end
+	done   chan struct{} // closed when it and its whole group have ended, after await
 	err    error         // of cmd.Wait, once done
 }
 
 // start runs cmd. The goroutine that starts it keeps its thread until the child ends, because the kernel sends the
-// parent-death signal when the thread ends that made the child, not the process.
+// parent-death signal when the thread ends that made the child, not the process. An idle child costs no system call:
+// who expects its end calls await.
 func (p *processes) start(cmd *exec.Cmd) (*process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	x := &process{cmd: cmd, done: make(chan struct{})}
+	expected := make(chan struct{})
+	x := &process{cmd: cmd, await: sync.OnceFunc(func() { close(expected) }), done: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -49,6 +52,7 @@ func (p *processes) start(cmd *exec.Cmd) (*process, error) {
 		if err != nil {
 			return
 		}
+		<-expected
 		x.wait()
 		p.mu.Lock()
 		delete(p.live, x)
@@ -88,6 +92,19 @@ func (x *process) kill() {
 	if !x.reaped {
 		x.signal()
 	}
+	x.await()
+}
+
+// alive reports whether the child has not ended.
+func (x *process) alive() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.reaped {
+		return false
+	}
+	var info unix.Siginfo // all zero if there is nothing to report
+	err := unix.Waitid(unix.P_PID, x.cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+	return err == nil && info.Signo == 0
 }
 
 // killWith ends the group when ctx ends. The returned function undoes that.
