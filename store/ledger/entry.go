@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -102,10 +103,27 @@ func (e *Entry) check() error {
 	if missing != nil {
 		return fmt.Errorf("entry %s of category %s lacks %s", e.Type, e.Category, strings.Join(missing, ", "))
 	}
-	if t, err := time.Parse("2006-01-02T15:04:05.000Z", e.Timestamp); err != nil || t.Year() < 1970 {
-		return fmt.Errorf("entry %s: timestamp %q is not RFC 3339 UTC with milliseconds", e.Type, e.Timestamp)
+	// Written back, because Parse takes a comma for the point.
+	if t, err := time.Parse(timeFormat, e.Timestamp); err != nil || t.Year() < 1970 || t.Format(timeFormat) != e.Timestamp {
+		return fmt.Errorf("entry %s: timestamp %.40q is not RFC 3339 UTC with milliseconds", e.Type, e.Timestamp)
+	}
+	for name, c := range map[string]string{"user_id": e.UserID, "commitment": e.Commitment} {
+		if !isCommitment(c) {
+			return fmt.Errorf("entry %s: %s is not the base64 of 32 bytes", e.Type, name)
+		}
+	}
+	if len(e.Envelope) > 0 && e.Envelope[0] != '{' {
+		return fmt.Errorf("entry %s: the envelope is not an object", e.Type)
 	}
 	return nil
+}
+
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// isCommitment reports whether s is absent or of the form of an HMAC-SHA-256 commitment, which a name never is.
+func isCommitment(s string) bool {
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	return err == nil && (s == "" || len(b) == 32 && base64.StdEncoding.EncodeToString(b) == s)
 }
 
 // Marshal returns the entry's canonical form, the bytes of its leaf. It fails if a field that its category needs is
@@ -130,15 +148,15 @@ func ParseEntry(b []byte) (Entry, error) {
 	if len(b) > MaxEntry {
 		return e, fmt.Errorf("entry of %d bytes; at most %d", len(b), MaxEntry)
 	}
-	canonical, err := jcs.Transform(b)
-	if err != nil {
-		return e, fmt.Errorf("entry: %w", err)
-	}
-	if !bytes.Equal(canonical, b) {
-		return e, fmt.Errorf("entry is not in canonical form")
-	}
 	if err := jcs.Unmarshal(b, &e); err != nil {
 		return e, fmt.Errorf("entry: %w", err)
 	}
-	return e, e.check()
+	again, err := e.Marshal()
+	if err != nil {
+		return e, err
+	}
+	if !bytes.Equal(again, b) {
+		return e, fmt.Errorf("entry %s is not in the one form that it has", e.Type)
+	}
+	return e, nil
 }

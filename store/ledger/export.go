@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,9 +105,9 @@ func (l *Log) Export(dir string) error {
 // that each entry is canonical JSON. It calls each, if not nil, with every entry, in order; its error ends the
 // verification. The memory it takes does not depend on the log's size.
 func VerifyDir(fsys fs.FS, v note.Verifier, each func(i int64, entry []byte) error) (Head, error) {
-	signed, err := fs.ReadFile(fsys, "checkpoint")
+	signed, err := readFile(fsys, "checkpoint", maxCheckpoint)
 	if err != nil {
-		return Head{}, fmt.Errorf("log: %w", err)
+		return Head{}, err
 	}
 	head, err := ParseCheckpoint(signed, v)
 	if err != nil {
@@ -129,6 +130,23 @@ func VerifyDir(fsys fs.FS, v note.Verifier, each func(i int64, entry []byte) err
 	return head, nil
 }
 
+// readFile reads a file of at most limit bytes.
+func readFile(fsys fs.FS, path string, limit int) ([]byte, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, fmt.Errorf("log: read %s: %w", path, err)
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("log: %s has more than %d bytes", path, limit)
+	}
+	return b, nil
+}
+
 // A walk recomputes a log from its entries, and compares every tile on the way.
 type walk struct {
 	fsys  fs.FS
@@ -142,9 +160,9 @@ var errBundle = errors.New("entry bundle is cut short or too long")
 
 func (w *walk) bundle(index uint64, width int, each func(int64, []byte) error) error {
 	path := bundlePath(index, width)
-	b, err := fs.ReadFile(w.fsys, path)
+	b, err := readFile(w.fsys, path, width*(2+MaxEntry))
 	if err != nil {
-		return fmt.Errorf("log: %w", err)
+		return err
 	}
 	for range width {
 		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
@@ -200,9 +218,9 @@ func (w *walk) tile(level int, index uint64) error {
 		return nil
 	}
 	t := tileID{level, index, len(want) / hashSize}
-	b, err := fs.ReadFile(w.fsys, t.path())
+	b, err := readFile(w.fsys, t.path(), len(want))
 	if err != nil {
-		return fmt.Errorf("log: %w", err)
+		return err
 	}
 	if !bytes.Equal(b, want) {
 		return fmt.Errorf("%w: %s is not what the entries give", ErrProof, t.path())

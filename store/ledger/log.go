@@ -78,6 +78,9 @@ func Open(db *store.DB, c Config) (*Log, error) {
 	if l.verifier == nil || l.verifier.Name() != c.Origin || c.Name == "" {
 		return nil, fmt.Errorf("log %s (%s): a name and a key called like the origin are required", c.Name, c.Origin)
 	}
+	if c.Signer != nil && (c.Signer.Name() != c.Origin || c.Signer.KeyHash() != l.verifier.KeyHash()) {
+		return nil, fmt.Errorf("log %s (%s): signer and verifier have different keys", c.Name, c.Origin)
+	}
 	s, err := l.recover()
 	if err != nil {
 		return nil, fmt.Errorf("log %s: %w", c.Origin, err)
@@ -101,6 +104,9 @@ func (l *Log) recover() (*state, error) {
 		}
 		s.size, s.root = uint64(head.Size), head.Root[:]
 		tiles := tx.Bucket(l.tiles())
+		if tiles == nil && s.size > 0 {
+			return fmt.Errorf("%w: it has no tiles", ErrDamaged)
+		}
 		for level := 0; s.size>>(tileHeight*level) > 0; level++ {
 			count := s.size >> (tileHeight * level)
 			width := int(count % tileWidth)
@@ -123,7 +129,10 @@ func (l *Log) recover() (*state, error) {
 		if !bytes.Equal(rangeRoot(s.rangeNodes), s.root) {
 			return fmt.Errorf("%w: its tiles do not give the root that its checkpoint signs", ErrDamaged)
 		}
-		if last := tx.Bucket(l.entries()).Get(indexKey(s.size - 1)); s.size > 0 && last == nil {
+		if s.size == 0 {
+			return nil
+		}
+		if b := tx.Bucket(l.entries()); b == nil || b.Get(indexKey(s.size-1)) == nil {
 			return fmt.Errorf("%w: entry %d is missing", ErrDamaged, s.size-1)
 		}
 		return nil
@@ -149,18 +158,21 @@ func rangeRoot(nodes [][]byte) []byte {
 
 // A pending is a log in the middle of a batch.
 type pending struct {
-	from  *state
-	rng   *compact.Range
-	size  uint64
-	edges [][]byte
-	dirty []bool // levels whose edge is to be written
-	given []byte // a mirror's checkpoint
+	rng    *compact.Range
+	size   uint64
+	edges  [][]byte
+	dirty  []bool // levels whose edge is to be written
+	given  []byte // a mirror's checkpoint
+	sealed bool
 }
 
 // begin returns the batch's state of this log.
 func (l *Log) begin(tx *store.Tx) (*pending, error) {
 	key := "ledger/" + l.c.Name
 	if p, ok := tx.Value(key).(*pending); ok {
+		if p.sealed {
+			return nil, fmt.Errorf("log %s: the batch's checkpoint is signed already", l.c.Origin)
+		}
 		return p, nil
 	}
 	s := l.now.Load()
@@ -168,7 +180,7 @@ func (l *Log) begin(tx *store.Tx) (*pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pending{from: s, rng: rng, size: s.size, edges: slices.Clone(s.edges), dirty: make([]bool, len(s.edges))}
+	p := &pending{rng: rng, size: s.size, edges: slices.Clone(s.edges), dirty: make([]bool, len(s.edges))}
 	for i := range p.edges { // full slices: appending copies, and leaves the committed state alone
 		p.edges[i] = p.edges[i][:len(p.edges[i]):len(p.edges[i])]
 	}
@@ -183,6 +195,9 @@ func (l *Log) Append(tx *store.Tx, entry []byte) (int64, error) {
 	if l.c.Signer == nil {
 		return 0, fmt.Errorf("log %s is a mirror; only its owner appends", l.c.Origin)
 	}
+	if err := checkSize(entry); err != nil {
+		return 0, err
+	}
 	p, err := l.begin(tx)
 	if err != nil {
 		return 0, err
@@ -190,10 +205,14 @@ func (l *Log) Append(tx *store.Tx, entry []byte) (int64, error) {
 	return l.add(tx, p, entry)
 }
 
-func (l *Log) add(tx *store.Tx, p *pending, entry []byte) (int64, error) {
+func checkSize(entry []byte) error {
 	if len(entry) == 0 || len(entry) > MaxEntry {
-		return 0, fmt.Errorf("entry of %d bytes; 1 to %d are allowed", len(entry), MaxEntry)
+		return fmt.Errorf("entry of %d bytes; 1 to %d are allowed", len(entry), MaxEntry)
 	}
+	return nil
+}
+
+func (l *Log) add(tx *store.Tx, p *pending, entry []byte) (int64, error) {
 	index := p.size
 	b := tx.Bucket(l.entries())
 	b.FillPercent = 1 // keys only grow
@@ -232,6 +251,7 @@ func (l *Log) putTile(tx *store.Tx, id tileID, b []byte) error {
 
 // seal writes the batch's partial tiles and signed checkpoint, and makes the new state current once it is on the disk.
 func (l *Log) seal(tx *store.Tx, p *pending) error {
+	p.sealed = true
 	for level, b := range p.edges {
 		if p.dirty[level] {
 			if err := l.putTile(tx, tileID{level, p.size >> (tileHeight * level) / tileWidth, len(b) / hashSize}, b); err != nil {
@@ -268,15 +288,35 @@ func (l *Log) Extend(tx *store.Tx, entries [][]byte, checkpoint []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := l.continues(p, entries, head); err != nil {
+		return err
+	}
 	for _, e := range entries {
 		if _, err := l.add(tx, p, e); err != nil {
 			return err
 		}
 	}
-	if root := rangeRoot(p.rng.Hashes()); uint64(head.Size) != p.size || !bytes.Equal(root, head.Root[:]) {
-		return fmt.Errorf("checkpoint of %s at size %d, after %d entries here: %w", l.c.Origin, head.Size, p.size, ErrFork)
-	}
 	p.given = bytes.Clone(checkpoint)
+	return nil
+}
+
+// continues checks that the log with these entries more is the one that head says.
+func (l *Log) continues(p *pending, entries [][]byte, head Head) error {
+	rng, err := rangeFactory.NewRange(0, p.size, slices.Clone(p.rng.Hashes()))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := checkSize(e); err != nil {
+			return err
+		}
+		if err := rng.Append(leafHash(e), nil); err != nil {
+			return err
+		}
+	}
+	if size := p.size + uint64(len(entries)); uint64(head.Size) != size || !bytes.Equal(rangeRoot(rng.Hashes()), head.Root[:]) {
+		return fmt.Errorf("checkpoint of %s at size %d, after %d entries here: %w", l.c.Origin, head.Size, size, ErrFork)
+	}
 	return nil
 }
 

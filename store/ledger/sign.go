@@ -4,8 +4,10 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/transparency-dev/formats/log"
 	"golang.org/x/mod/sumdb/note"
@@ -29,8 +31,14 @@ type signer struct {
 	key crypto.Signer
 }
 
-// Sign implements note.Signer.
-func (s signer) Sign(msg []byte) ([]byte, error) { return s.key.Sign(rand.Reader, msg, crypto.Hash(0)) }
+// Sign implements note.Signer. It verifies what it signed: a log whose checkpoint does not verify cannot be opened again.
+func (s signer) Sign(msg []byte) ([]byte, error) {
+	sig, err := s.key.Sign(rand.Reader, msg, crypto.Hash(0))
+	if err == nil && !s.Verify(msg, sig) {
+		err = errors.New("the key made a signature that does not verify")
+	}
+	return sig, err
+}
 
 // NewSigner returns a signer of notes called name with k, which must be Ed25519.
 func NewSigner(name string, k crypto.Signer) (note.Signer, error) {
@@ -62,9 +70,15 @@ func ParseCheckpoint(signed []byte, v note.Verifier) (Head, error) {
 	if len(signed) > maxCheckpoint {
 		return Head{}, fmt.Errorf("%w of %d bytes; at most %d", errCheckpoint, len(signed), maxCheckpoint)
 	}
-	cp, rest, _, err := log.ParseCheckpoint(signed, v.Name(), v)
+	cp, rest, n, err := log.ParseCheckpoint(signed, v.Name(), v)
 	if err != nil {
 		return Head{}, fmt.Errorf("%w of %s: %w", errCheckpoint, v.Name(), err)
+	}
+	for _, s := range slices.Concat(n.Sigs, n.UnverifiedSigs) {
+		// The note package decodes base64 leniently: another last character may stand for the same bytes.
+		if _, err := base64.StdEncoding.Strict().DecodeString(s.Base64); err != nil {
+			return Head{}, fmt.Errorf("%w of %s: signature by %.80q: %w", errCheckpoint, v.Name(), s.Name, err)
+		}
 	}
 	if len(rest) != 0 || len(cp.Hash) != hashSize || cp.Size > 1<<48 {
 		return Head{}, fmt.Errorf("%w of %s: extension lines, hash or size out of bounds", errCheckpoint, v.Name())
