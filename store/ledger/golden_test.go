@@ -51,7 +51,7 @@ func TestGoldenExport(t *testing.T) {
 	if again, err := HeadOf(entries); err != nil || again != head {
 		t.Errorf("HeadOf = %v, %v", again, err)
 	}
-	verifyByTorchwood(t, dir, v.Name(), torchwood.SingleVerifierPolicy(v))
+	verifyByTorchwood(t, dir, v)
 	if !bytes.Equal(entries[7], golden(t, "entry-7.json")) {
 		t.Errorf("entry 7 is %s", entries[7])
 	}
@@ -63,7 +63,7 @@ func TestGoldenProof(t *testing.T) {
 	if err != nil || index != 7 || head.Size != 300 || head.Root.String() != goldenRoot {
 		t.Errorf("%v, %d, %v", head, index, err)
 	}
-	if err := torchwood.VerifyProof(torchwood.SingleVerifierPolicy(v), tlog.RecordHash(entry), p); err != nil {
+	if err := torchwood.VerifyProof(torchwoodPolicy(v), tlog.RecordHash(entry), p); err != nil {
 		t.Error(err)
 	}
 }

@@ -9,19 +9,20 @@ import (
 	"testing"
 
 	"filippo.io/torchwood"
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
 // verifyByTorchwood has an implementation that shares no code with this one verify a whole export: checkpoint, tiles and
 // every entry. It returns the entries.
-func verifyByTorchwood(t *testing.T, fsys fs.FS, l string, policy torchwood.Policy) [][]byte {
+func verifyByTorchwood(t *testing.T, fsys fs.FS, v note.Verifier) [][]byte {
 	t.Helper()
 	signed, err := fs.ReadFile(fsys, "checkpoint")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cp, _, err := torchwood.VerifyCheckpoint(signed, policy)
-	if err != nil || cp.Origin != l || cp.Extension != "" {
+	cp, _, err := torchwood.VerifyCheckpoint(signed, torchwoodPolicy(v))
+	if err != nil || cp.Origin != v.Name() || cp.Extension != "" {
 		t.Fatalf("%+v, %v", cp, err)
 	}
 	tiles, err := torchwood.NewTileFS(fsys)
@@ -45,9 +46,14 @@ func verifyByTorchwood(t *testing.T, fsys fs.FS, l string, policy torchwood.Poli
 	return entries
 }
 
+// torchwoodPolicy asks for the log's own signature, and its origin.
+func torchwoodPolicy(v note.Verifier) torchwood.Policy {
+	return torchwood.ThresholdPolicy(2, torchwood.OriginPolicy(v.Name()), torchwood.SingleVerifierPolicy(v))
+}
+
 func TestTorchwoodVerifies(t *testing.T) {
 	db, l := openLog(t, filepath.Join(t.TempDir(), "node.db"))
-	policy := torchwood.ThresholdPolicy(2, torchwood.OriginPolicy(origin), torchwood.SingleVerifierPolicy(l.Verifier()))
+	policy := torchwoodPolicy(l.Verifier())
 	want := 0
 	for _, n := range []int{1, 2, 200, 53, 1, 400, 2000} {
 		var batch [][]byte
@@ -57,7 +63,7 @@ func TestTorchwoodVerifies(t *testing.T) {
 		}
 		appendAll(t, db, l, batch...)
 		t.Run(fmt.Sprint(want), func(t *testing.T) {
-			entries := verifyByTorchwood(t, files(t, l), origin, policy)
+			entries := verifyByTorchwood(t, files(t, l), l.Verifier())
 			if len(entries) != want {
 				t.Fatalf("%d entries, want %d", len(entries), want)
 			}
