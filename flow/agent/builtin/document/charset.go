@@ -71,6 +71,18 @@ func single(label string) *charmap.Charmap {
 		return charmap.Windows1254
 	case "macintosh":
 		return charmap.Macintosh
+	case "iso-8859-5":
+		return charmap.ISO8859_5
+	case "iso-8859-7":
+		return charmap.ISO8859_7
+	case "windows-1253":
+		return charmap.Windows1253
+	case "windows-1257":
+		return charmap.Windows1257
+	case "koi8-r":
+		return charmap.KOI8R
+	case "koi8-u":
+		return charmap.KOI8U
 	}
 	return nil
 }
@@ -85,17 +97,27 @@ func decodeSingle(data []byte, m *charmap.Charmap) string {
 }
 
 func decodeUTF16(data []byte, big bool) string {
-	units := make([]uint16, len(data)/2)
-	for i := range units {
-		if units[i] = uint16(data[2*i]) | uint16(data[2*i+1])<<8; big {
-			units[i] = units[i]<<8 | units[i]>>8
+	unit := func(i int) rune {
+		if i+1 >= len(data) {
+			return utf8.RuneError
 		}
+		if big {
+			return rune(data[i])<<8 | rune(data[i+1])
+		}
+		return rune(data[i+1])<<8 | rune(data[i])
 	}
-	s := string(utf16.Decode(units))
-	if len(data)%2 == 1 {
-		s += "\ufffd"
+	var b strings.Builder
+	b.Grow(len(data) / 2)
+	for i := 0; i < len(data); i += 2 {
+		c := unit(i)
+		if utf16.IsSurrogate(c) {
+			if c = utf16.DecodeRune(c, unit(i+2)); c != utf8.RuneError {
+				i += 2
+			}
+		}
+		b.WriteRune(c)
 	}
-	return s
+	return b.String()
 }
 
 // zeros reports whether data looks like UTF-16 of mostly Latin text without a byte order mark.

@@ -18,7 +18,7 @@ func Detect(f File) (string, error) {
 		return "", refuse(Empty, "is empty; send the document itself")
 	}
 	claim := claimed(f)
-	kind, err := sniff(f.Data)
+	kind, err := sniff(f.Data, claim)
 	if err != nil {
 		return "", err
 	}
@@ -97,9 +97,9 @@ func unreadable() []signature {
 }
 
 // sniff recognises binary kinds; "" is left to sniffText.
-func sniff(data []byte) (string, error) {
-	// Readers of PDF allow up to 1,024 bytes before the header (ISO 32000-1, annex H.3.4.1).
-	if bytes.Contains(data[:min(len(data), 1024)], []byte("%PDF-")) {
+func sniff(data []byte, claim string) (string, error) {
+	// Readers of PDF allow up to 1,024 bytes before the header (ISO 32000-1, annex H.3.4.1); a text may speak of it.
+	if at := bytes.Index(data[:min(len(data), 1024)], []byte("%PDF-")); at == 0 || at > 0 && (claim == "" || claim == PDF) {
 		return PDF, nil
 	}
 	for _, s := range unreadable() {
@@ -121,6 +121,10 @@ func sniff(data []byte) (string, error) {
 }
 
 func sniffZip(data []byte) (string, error) {
+	// Embedded archives have entries of their own; a directory that would fill memory is not opened.
+	if n := bytes.Count(data, []byte("PK\x01\x02")); n > 4*MaxZipEntries {
+		return "", refuse(Bomb, "holds %d parts, the limit is %d", n, MaxZipEntries)
+	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		return "", &Error{Damaged, "is a truncated or damaged DOCX or ZIP; export it again", err}
@@ -200,6 +204,9 @@ func looksHTML(s string) bool {
 func mailHeaders(s string) int {
 	usual := []string{"from:", "to:", "subject:", "date:", "mime-version:", "received:", "message-id:", "return-path:", "content-type:", "delivered-to:", "reply-to:", "cc:"}
 	seen := 0
+	if strings.HasPrefix(s, mailboxMark) {
+		_, s, _ = strings.Cut(s, "\n")
+	}
 	for line := range strings.Lines(s) {
 		line = strings.ToLower(strings.TrimRight(line, "\r\n"))
 		if line == "" {

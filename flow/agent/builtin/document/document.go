@@ -7,12 +7,9 @@ package document
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
-
-	"fednode/flow/agent/builtin/pdf"
 )
 
 // Limits of one file. A file beyond them is refused with TooLarge or Bomb.
@@ -23,8 +20,11 @@ const (
 	MaxUnzipped    = 128 << 20 // bytes of all parts of a DOCX that are read
 	MaxRatio       = 200       // decompressed to compressed, once ratioFrom bytes have come out
 	MaxXMLDepth    = 256       // of nested elements in a DOCX part
+	MaxToken       = 2 << 20   // bytes of one tag or run of a DOCX part
+	MaxElement     = 8 << 20   // bytes of one tag or run of HTML
 	MaxMailDepth   = 8         // of parts within parts, and mails within mails
 	MaxMailParts   = 256       // of one mail, its attached mails included
+	MaxMailCopies  = 192 << 20 // bytes of all parts of a mail, each counted with the parts that it holds
 	MaxHeaderBytes = 1 << 20   // of a mail's headers
 	ratioFrom      = 1 << 20
 )
@@ -104,7 +104,7 @@ func (d *Document) Words() int { return len(strings.Fields(d.Text)) }
 
 // Read finds what kind of file f is and returns its text. Errors are an *Error, or ctx's when it ends first.
 func Read(ctx context.Context, f File) (*Document, error) {
-	r := &reader{ctx: ctx, left: MaxText}
+	r := &reader{ctx: ctx, left: MaxText, copies: MaxMailCopies}
 	doc, err := r.read(f, 0)
 	if err != nil {
 		return nil, err
@@ -117,9 +117,10 @@ func Read(ctx context.Context, f File) (*Document, error) {
 
 // A reader holds the budget that all parts of one file share.
 type reader struct {
-	ctx   context.Context
-	left  int // bytes of text that may still come
-	parts int // of mails so far
+	ctx    context.Context
+	left   int // bytes of text that may still come
+	parts  int // of mails so far
+	copies int // bytes of mails' parts that may still be copied
 }
 
 func (r *reader) read(f File, depth int) (*Document, error) {
@@ -142,6 +143,9 @@ func (r *reader) read(f File, depth int) (*Document, error) {
 	case HTML:
 		raw, err = readHTML(decode(f.Data, htmlCharset(f)))
 	default:
+		if len(f.Data) > 4*MaxText { // no charset takes more than four bytes for one
+			return nil, refuse(TooLarge, "holds more than %d MiB of text; split it", MaxText>>20)
+		}
 		raw = decode(f.Data, "")
 	}
 	if err != nil {
@@ -152,22 +156,6 @@ func (r *reader) read(f File, depth int) (*Document, error) {
 		return nil, refuse(TooLarge, "holds more than %d MiB of text; split it", MaxText>>20)
 	}
 	return doc, nil
-}
-
-func readPDF(ctx context.Context, data []byte) (string, int, error) {
-	text, pages, err := pdf.Text(ctx, data, MaxText)
-	switch {
-	case err == nil:
-		return text, pages, nil
-	case ctx.Err() != nil:
-		return "", 0, ctx.Err()
-	case errors.Is(err, pdf.Encrypted):
-		return "", 0, refuse(Encrypted, "is encrypted; decrypt it first, e.g. qpdf --decrypt")
-	case errors.Is(err, pdf.TooLarge):
-		return "", 0, &Error{TooLarge, "is a PDF beyond the limits; split it, e.g. qpdf --split-pages", err}
-	default:
-		return "", 0, &Error{Damaged, "is a damaged or truncated PDF; export it again or repair it, e.g. qpdf in.pdf out.pdf", err}
-	}
 }
 
 // clean makes text uniform: \n line ends, no control or invisible characters (they would hide a number from the

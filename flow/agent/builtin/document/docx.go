@@ -63,6 +63,7 @@ type bounded struct {
 	in     io.Reader
 	packed int64 // compressed size
 	out    int64
+	token  int64 // bytes read for the token at hand
 	total  *meter
 }
 
@@ -72,12 +73,15 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.in.Read(p)
 	b.out += int64(n)
+	b.token += int64(n)
 	b.total.left -= int64(n)
 	switch {
 	case b.total.left < 0:
 		return 0, refuse(Bomb, "decompresses to more than %d MiB; it is not a plain document", MaxUnzipped>>20)
 	case b.out > ratioFrom && b.out/MaxRatio > b.packed:
 		return 0, refuse(Bomb, "decompresses more than %d-fold; it is not a plain document", MaxRatio)
+	case b.token > MaxToken: // the decoder keeps a tag and its attributes in memory
+		return 0, refuse(Bomb, "has a tag or run of more than %d MiB; it is not a plain document", MaxToken>>20)
 	}
 	return n, err
 }
@@ -95,16 +99,17 @@ func readPart(ctx context.Context, f *zip.File, total *meter, out *strings.Build
 		return nil
 	case errors.As(err, &own), ctx.Err() != nil:
 		return err
-	default:
-		return &Error{Damaged, "is a damaged DOCX; export it again", err}
+	default: // the decoder's errors quote what they stumble over
+		return refuse(Damaged, "is a damaged DOCX; export it again")
 	}
 }
 
 // wordText writes the text of one WordprocessingML part (ECMA-376 part 1, clause 17).
-func wordText(in io.Reader, out *strings.Builder) error {
+func wordText(in *bounded, out *strings.Builder) error {
 	d := xml.NewDecoder(in)
 	depth, text, skip := 0, false, 0
 	for {
+		in.token = 0
 		tok, err := d.RawToken()
 		if err == io.EOF {
 			if depth != 0 {

@@ -14,14 +14,14 @@ import (
 // costs nothing.
 func readHTML(s string) (string, error) {
 	z := html.NewTokenizer(strings.NewReader(s))
-	z.SetMaxBuf(MaxBytes)
+	z.SetMaxBuf(MaxElement)
 	var out strings.Builder
 	hidden := atom.Atom(0) // the element whose content is not shown
 	for {
 		switch z.Next() {
 		case html.ErrorToken:
-			if err := z.Err(); err != io.EOF {
-				return "", &Error{Damaged, "is damaged HTML", err}
+			if z.Err() != io.EOF {
+				return "", refuse(TooLarge, "has an element of more than %d MiB; save it without embedded pictures", MaxElement>>20)
 			}
 			return out.String(), nil
 		case html.TextToken:
@@ -57,12 +57,9 @@ func readHTML(s string) (string, error) {
 	}
 }
 
+// concealed reports whether no browser shows an element's text. What some show is text: it must not escape detection.
 func concealed(tag atom.Atom) bool {
-	switch tag {
-	case atom.Script, atom.Style, atom.Template, atom.Svg, atom.Object, atom.Iframe:
-		return true
-	}
-	return false
+	return tag == atom.Script || tag == atom.Style || tag == atom.Template
 }
 
 // writeRun writes text with runs of white space as one space, as a browser shows them.
@@ -90,16 +87,17 @@ func openTag(out *strings.Builder, tag atom.Atom) {
 		out.WriteByte('\n')
 	case tag == atom.Li:
 		out.WriteString("\n- ")
+	case tag == atom.Td || tag == atom.Th: // the tag that closes the cell before is often left out
+		if s := out.String(); s != "" && s[len(s)-1] != '\n' {
+			out.WriteByte('\t')
+		}
 	case block(tag):
 		out.WriteByte('\n')
 	}
 }
 
 func closeTag(out *strings.Builder, tag atom.Atom) {
-	switch {
-	case tag == atom.Td || tag == atom.Th:
-		out.WriteByte('\t')
-	case block(tag) || tag == atom.Title:
+	if block(tag) || tag == atom.Title {
 		out.WriteByte('\n')
 	}
 }

@@ -13,18 +13,24 @@ import (
 	"strings"
 )
 
+// mailboxMark begins the line that mailboxes put before a mail (RFC 4155).
+const mailboxMark = "From "
+
 // notRead stands in the text for an attachment that could not be read.
 const notRead = "\n[attachment not read]\n"
 
 // readMail returns the usual headers, the body (plain text where a mail offers alternatives) and the text of
 // attachments of the kinds that are read (RFC 5322, RFC 2045 to 2049).
 func (r *reader) readMail(data []byte, doc *Document, depth int) (string, error) {
+	if bytes.HasPrefix(data, []byte(mailboxMark)) {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
 	if end := headerEnd(data); end > MaxHeaderBytes {
 		return "", refuse(TooLarge, "is an e-mail with more than %d KiB of headers", MaxHeaderBytes>>10)
 	}
 	m, err := mail.ReadMessage(bytes.NewReader(data))
 	if err != nil {
-		return "", &Error{Damaged, "is a damaged or truncated e-mail; export it again", err}
+		return "", refuse(Damaged, "is a damaged or truncated e-mail; export it again") // the parser's error quotes it
 	}
 	var out strings.Builder
 	words := mime.WordDecoder{CharsetReader: charsetReader}
@@ -39,19 +45,21 @@ func (r *reader) readMail(data []byte, doc *Document, depth int) (string, error)
 	out.WriteByte('\n')
 	body, err := io.ReadAll(m.Body)
 	if err != nil {
-		return "", &Error{Damaged, "is a damaged e-mail; export it again", err}
+		return "", refuse(Damaged, "is a damaged e-mail; export it again")
 	}
 	err = r.part(textproto.MIMEHeader(m.Header), body, doc, depth, &out)
 	return out.String(), err
 }
 
+// headerEnd returns where the first empty line ends the headers, whatever the line ends.
 func headerEnd(data []byte) int {
-	for _, sep := range []string{"\r\n\r\n", "\n\n"} {
-		if i := bytes.Index(data, []byte(sep)); i >= 0 {
-			return i
+	end := len(data)
+	for _, sep := range []string{"\n\n", "\n\r\n"} {
+		if i := bytes.Index(data[:end], []byte(sep)); i >= 0 {
+			end = i
 		}
 	}
-	return len(data)
+	return end
 }
 
 // part writes the text of one MIME part.
@@ -61,6 +69,9 @@ func (r *reader) part(h textproto.MIMEHeader, body []byte, doc *Document, depth 
 	}
 	if depth > MaxMailDepth {
 		return refuse(TooLarge, "is an e-mail nested deeper than %d parts", MaxMailDepth)
+	}
+	if r.copies -= len(body); r.copies < 0 {
+		return refuse(TooLarge, "is an e-mail whose nested parts come to more than %d MiB", MaxMailCopies>>20)
 	}
 	if r.parts++; r.parts > MaxMailParts {
 		return refuse(TooLarge, "is an e-mail of more than %d parts", MaxMailParts)
@@ -112,15 +123,16 @@ func (r *reader) multipart(kind, boundary string, body []byte, doc *Document, de
 	var sections []section
 	for {
 		p, err := mr.NextRawPart()
-		if err == io.EOF {
+		// The reader says EOF, too, where a part's header is cut off.
+		if err == io.EOF && bytes.Contains(body, []byte("--"+boundary+"--")) {
 			break
 		}
 		if err != nil {
-			return &Error{Damaged, "is a truncated e-mail: its last part is cut off; export it again", err}
+			return refuse(Damaged, "is a truncated e-mail: its last part is cut off; export it again")
 		}
 		data, err := io.ReadAll(p)
 		if err != nil {
-			return &Error{Damaged, "is a truncated e-mail: a part is cut off; export it again", err}
+			return refuse(Damaged, "is a truncated e-mail: a part is cut off; export it again")
 		}
 		if len(sections) >= MaxMailParts {
 			return refuse(TooLarge, "is an e-mail of more than %d parts", MaxMailParts)
@@ -160,13 +172,13 @@ func unwrap(encoding string, body []byte) ([]byte, error) {
 		out := make([]byte, base64.StdEncoding.DecodedLen(len(packed)))
 		n, err := base64.StdEncoding.Decode(out, packed)
 		if err != nil {
-			return nil, &Error{Damaged, "is an e-mail with a damaged base64 part; export it again", err}
+			return nil, refuse(Damaged, "is an e-mail with a damaged base64 part; export it again")
 		}
 		return out[:n], nil
 	case "quoted-printable":
 		out, err := io.ReadAll(quotedprintable.NewReader(bytes.NewReader(body)))
 		if err != nil {
-			return nil, &Error{Damaged, "is an e-mail with a damaged quoted-printable part; export it again", err}
+			return nil, refuse(Damaged, "is an e-mail with a damaged quoted-printable part; export it again")
 		}
 		return out, nil
 	}

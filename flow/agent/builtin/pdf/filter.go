@@ -75,7 +75,7 @@ func (f *file) filter(kind name, data []byte, parm dict) ([]byte, error) {
 	case "Crypt":
 		out = data
 	default:
-		return nil, damaged("a stream of text packed as %.20q", string(kind))
+		return nil, damaged("a stream of text packed in a way that is not read")
 	}
 	if err != nil {
 		return nil, err
