@@ -23,7 +23,7 @@ const (
 type Approval struct {
 	FederationID   string `json:"federation_id,omitempty"` // absent in the genesis, which makes it
 	Action         string `json:"action"`
-	Hash           string `json:"hash"` // of the member record, or of the charter
+	Hash           string `json:"hash"` // of the member record, the charter, or the genesis without its approvals
 	OrganizationID OrgID  `json:"organization_id"`
 	KeyID          string `json:"key_id"`
 	Signature      []byte `json:"signature,omitempty"`

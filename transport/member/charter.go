@@ -10,6 +10,7 @@ import (
 // A Charter says who approves what. It is part of the genesis, and changed by an entry that it itself governs.
 type Charter struct {
 	Version   int              `yaml:"version" json:"version" required:"true"`
+	Sequence  int64            `yaml:"sequence" json:"sequence"` // default 1; a later charter has a higher one, so that no old approval counts again
 	Approvals CharterApprovals `yaml:"approvals" json:"approvals" required:"true"`
 	Freshness Freshness        `yaml:"freshness" json:"freshness"`
 }
@@ -31,7 +32,7 @@ type Freshness struct {
 // DefaultCharter is what a federation begins with: a quorum admits members and changes the charter, and an
 // organisation renews its own record by itself.
 func DefaultCharter() Charter {
-	return Charter{Version: 1, Approvals: CharterApprovals{Member: "quorum", RecordUpdate: "self", Charter: "quorum"},
+	return Charter{Version: 1, Sequence: 1, Approvals: CharterApprovals{Member: "quorum", RecordUpdate: "self", Charter: "quorum"},
 		Freshness: Freshness{Limit: strictyaml.Duration(7 * 24 * time.Hour), Alarm: strictyaml.Duration(24 * time.Hour)}}
 }
 
@@ -50,6 +51,9 @@ func ParseCharter(file string, data []byte) (Charter, error) {
 func (c Charter) check() error {
 	if c.Version != 1 {
 		return fmt.Errorf("charter version %d; this fednode knows 1", c.Version)
+	}
+	if c.Sequence < 1 {
+		return fmt.Errorf("charter sequence %d; it begins at 1", c.Sequence)
 	}
 	for _, r := range []string{c.Approvals.Member, c.Approvals.RecordUpdate, c.Approvals.Charter} {
 		switch r {

@@ -3,6 +3,7 @@ package member
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -62,11 +63,6 @@ func parseEntry(b []byte) (*entry, error) {
 	if len(b) > ledger.MaxEntry {
 		return nil, fmt.Errorf("%d bytes; at most %d", len(b), ledger.MaxEntry)
 	}
-	if canonical, err := jcs.Transform(b); err != nil {
-		return nil, err
-	} else if !bytes.Equal(canonical, b) {
-		return nil, errors.New("not in canonical form")
-	}
 	var kind struct {
 		V    int    `json:"v"`
 		Type string `json:"type"`
@@ -78,24 +74,36 @@ func parseEntry(b []byte) (*entry, error) {
 		return nil, fmt.Errorf("type %.40q version %d is not known to this fednode; upgrade it", kind.Type, kind.V)
 	}
 	e := new(entry)
-	if err := jcs.Unmarshal(b, e); err != nil {
+	if err := jcs.UnmarshalCanonical(b, e); err != nil {
 		return nil, err
 	}
-	if _, err := time.Parse(timeFormat, e.Timestamp); err != nil || e.Category != ledger.FederationManagement || e.Result != "ok" || len(e.Approvals) > 1000 {
+	if _, err := parseTime(e.Timestamp); err != nil || e.Category != ledger.FederationManagement || e.Result != "ok" || len(e.Approvals) > 1000 {
 		return nil, errors.New("timestamp, category, result or number of approvals")
 	}
 	return e, nil
 }
 
+// genesisHash is what the founder of a federation approves: the SHA-256 of `fednode/genesis/v1\n` + the canonical form
+// of the entry without its approvals, in lower-case hex.
+func (e entry) genesisHash() (string, error) {
+	e.Approvals = []Approval{}
+	b, err := jcs.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(append([]byte("fednode/genesis/v1\n"), b...))
+	return hex.EncodeToString(h[:]), nil
+}
+
 // NewGenesis returns entry 0 of a new federation's governance log, approved by its founder. nonce has 16 random bytes.
 func NewGenesis(name string, c Charter, founder SignedRecord, p Approver, nonce []byte, now time.Time) ([]byte, error) {
-	v, err := founder.verify()
+	e := newEntry(typeGenesis, actionFound, founder.Record.OrganizationID, now)
+	e.Name, e.Nonce, e.Charter, e.Member = name, nonce, &c, &founder
+	hash, err := e.genesisHash()
 	if err != nil {
 		return nil, err
 	}
-	e := newEntry(typeGenesis, actionFound, founder.Record.OrganizationID, now)
-	e.Name, e.Nonce, e.Charter, e.Member = name, nonce, &c, &founder
-	a, err := p.sign("", actionFound, v.hash)
+	a, err := p.sign("", actionFound, hash)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +168,7 @@ func step(s *Set, b []byte) (*Set, error) {
 }
 
 func found(e *entry, b []byte) (*Set, error) {
-	if e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || e.Name == "" || len(e.Name) > maxNoun || len(e.Approvals) != 1 {
+	if e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || e.Name == "" || len(e.Name) > maxNoun || !isText(e.Name) || len(e.Approvals) != 1 {
 		return nil, errors.New("a genesis has a name, a nonce of 16 bytes, a charter, a member and its approval")
 	}
 	if err := e.Charter.check(); err != nil {
@@ -168,7 +176,7 @@ func found(e *entry, b []byte) (*Set, error) {
 	}
 	hash := ledger.LeafHash(b)
 	s := &Set{federationID: hex.EncodeToString(hash[:]), name: e.Name, chair: e.OrganizationID, charter: *e.Charter, members: map[OrgID]*Member{}}
-	m, v, err := s.member(e)
+	m, _, err := s.member(e)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +186,11 @@ func found(e *entry, b []byte) (*Set, error) {
 	if !ok || a.OrganizationID != m.ID {
 		return nil, errors.New("the genesis is approved by its founder")
 	}
-	if err := a.verify("", actionFound, v.hash, key); err != nil {
+	approved, err := e.genesisHash()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.verify("", actionFound, approved, key); err != nil {
 		return nil, err
 	}
 	s.members[m.ID] = m
@@ -195,7 +207,7 @@ func (s *Set) member(e *entry) (*Member, *verified, error) {
 	if r.OrganizationID != e.OrganizationID {
 		return nil, nil, fmt.Errorf("entry about %.63s holds the record of %s", e.OrganizationID, r.OrganizationID)
 	}
-	since, err := time.Parse(timeFormat, e.Timestamp)
+	since, err := parseTime(e.Timestamp)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -210,6 +222,13 @@ func (s *Set) member(e *entry) (*Member, *verified, error) {
 	}
 	m.verifier, err = ledger.NewVerifier(vkey)
 	return m, v, err
+}
+
+// at returns the set as of a head of the log.
+func (s *Set) at(h ledger.Head) *Set {
+	next := *s
+	next.head = h
+	return &next
 }
 
 // clone returns a set that can be changed.
@@ -227,33 +246,20 @@ func (s *Set) withMember(e *entry) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	for id, other := range s.members {
-		if id == m.ID {
-			continue
-		}
-		for _, k := range m.record.Possession {
-			if slices.ContainsFunc(other.record.Possession, func(p Possession) bool { return bytes.Equal(p.Public, k.Public) }) {
-				return nil, fmt.Errorf("%s presents a key of %s", m.ID, id)
-			}
-		}
+	if err := s.checkKeys(m); err != nil {
+		return nil, err
 	}
 	old, known := s.members[m.ID]
 	rule, self := s.charter.Approvals.Member, false
 	if known {
-		if m.Sequence <= old.Sequence {
-			return nil, fmt.Errorf("record of %s has sequence %d; %d is in force", m.ID, m.Sequence, old.Sequence)
+		if err := m.replaces(old); err != nil {
+			return nil, err
 		}
 		self = true
 		sameRoots := slices.EqualFunc(m.Roots, old.Roots, (*x509.Certificate).Equal)
-		if rule = s.charter.Approvals.RecordUpdate; rule == "self" && !sameRoots {
-			rule = "quorum" // new roots are a new organisation in all but name
-		}
-		m.Since, m.Chair = old.Since, old.Chair
-		for id, k := range old.keys {
-			if nk, ok := m.keys[id]; ok && !bytes.Equal(nk, k) {
-				return nil, fmt.Errorf("%s reuses key id %.32q for another key", m.ID, id)
-			}
-			m.keys[id] = k
+		sameLog := m.record.Record.Keys.Log.Generation == old.record.Record.Keys.Log.Generation
+		if rule = s.charter.Approvals.RecordUpdate; rule == "self" && !(sameRoots && sameLog) {
+			rule = "quorum" // new roots are a new organisation in all but name; a new log leaves an old one behind
 		}
 	}
 	approved, err := s.approvals(e, actionMember, v.hash)
@@ -271,12 +277,56 @@ func (s *Set) withMember(e *entry) (*Set, error) {
 	return next, nil
 }
 
+// checkKeys refuses a member that presents a key which another one has, or had.
+func (s *Set) checkKeys(m *Member) error {
+	for id, other := range s.members {
+		if id == m.ID {
+			continue
+		}
+		for _, k := range m.record.Possession {
+			now := slices.ContainsFunc(other.record.Possession, func(p Possession) bool { return bytes.Equal(p.Public, k.Public) })
+			before := slices.ContainsFunc(slices.Collect(maps.Values(other.keys)), func(p ed25519.PublicKey) bool { return bytes.Equal(p, k.Public) })
+			if now || before {
+				return fmt.Errorf("%s presents a key of %s", m.ID, id)
+			}
+		}
+	}
+	return nil
+}
+
+// replaces checks that m can follow old, the same organisation's record in force, and takes over what stays.
+func (m *Member) replaces(old *Member) error {
+	if m.Sequence <= old.Sequence {
+		return fmt.Errorf("record of %s has sequence %d; %d is in force", m.ID, m.Sequence, old.Sequence)
+	}
+	was, is := old.record.Record.Keys.Log, m.record.Record.Keys.Log
+	switch sameKey := bytes.Equal(was.Public, is.Public); {
+	case is.Generation < was.Generation:
+		return fmt.Errorf("record of %s goes back to generation %d of its log; %d is in force", m.ID, is.Generation, was.Generation)
+	case sameKey != (is.Generation == was.Generation):
+		return fmt.Errorf("record of %s: a new log key begins a new generation of its log, and a generation has one key", m.ID)
+	case !sameKey && old.Chair:
+		return fmt.Errorf("record of %s: the chair's log key signs the governance log and cannot change", m.ID)
+	}
+	for id, k := range old.keys {
+		if nk, ok := m.keys[id]; ok && !bytes.Equal(nk, k) {
+			return fmt.Errorf("%s reuses key id %.32q for another key", m.ID, id)
+		}
+		m.keys[id] = k
+	}
+	m.Since, m.Chair = old.Since, old.Chair
+	return nil
+}
+
 func (s *Set) withCharter(e *entry) (*Set, error) {
-	if e.Action != actionCharter || e.Charter == nil || e.Member != nil || e.Name != "" || e.Nonce != nil {
-		return nil, errors.New("a charter entry has a charter and its approvals")
+	if e.Action != actionCharter || e.Charter == nil || e.Member != nil || e.Name != "" || e.Nonce != nil || e.OrganizationID != s.chair {
+		return nil, errors.New("a charter entry has a charter, its approvals, and the chair's name")
 	}
 	if err := e.Charter.check(); err != nil {
 		return nil, err
+	}
+	if e.Charter.Sequence <= s.charter.Sequence {
+		return nil, fmt.Errorf("charter of sequence %d; %d is in force", e.Charter.Sequence, s.charter.Sequence)
 	}
 	hash, err := e.Charter.hash()
 	if err != nil {

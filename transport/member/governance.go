@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,6 +84,9 @@ func Found(ctx context.Context, db *store.DB, genesis []byte, o Options) (*Gover
 
 // Import begins a mirror, in db, with a bundle of the federation whose id the caller knows.
 func Import(ctx context.Context, db *store.DB, r io.Reader, federationID string, o Options) (*Governance, error) {
+	if federationID == "" {
+		return nil, errors.New("import of a governance log: the federation's id is not known")
+	}
 	b, s, err := readBundle(r, federationID)
 	if err != nil {
 		return nil, err
@@ -100,7 +104,7 @@ func Import(ctx context.Context, db *store.DB, r io.Reader, federationID string,
 	if err := g.keepMeta(ctx); err != nil {
 		return nil, err
 	}
-	return g, g.extend(ctx, b)
+	return g, g.extend(ctx, b, s)
 }
 
 // Open opens the governance log in db, or returns ErrNone.
@@ -180,15 +184,24 @@ func (g *Governance) keepMeta(ctx context.Context) error {
 }
 
 func fold(l *ledger.Log) (*Set, error) {
-	size := l.Head().Size
+	entries, err := entriesOf(l, l.Head().Size)
+	if err != nil {
+		return nil, err
+	}
+	return Fold(entries)
+}
+
+func entriesOf(l *ledger.Log, size int64) ([][]byte, error) {
 	entries := make([][]byte, 0, size)
-	for _, e := range l.Entries(0, size) {
-		entries = append(entries, e)
+	for i, e := range l.Entries(0, size) {
+		if i >= 0 {
+			entries = append(entries, e)
+		}
 	}
 	if int64(len(entries)) != size {
 		return nil, fmt.Errorf("governance log: %w: %d of %d entries", ledger.ErrDamaged, len(entries), size)
 	}
-	return Fold(entries)
+	return entries, nil
 }
 
 // Current returns the members in force.
@@ -229,8 +242,10 @@ func (g *Governance) append(ctx context.Context, e []byte) error {
 	if !g.chair {
 		return fmt.Errorf("the governance log is sequenced by its chair, %s", g.Current().chair)
 	}
+	s := g.Current()
 	if g.log.Head().Size > 0 {
-		if _, err := step(g.Current(), e); err != nil {
+		var err error
+		if s, err = step(s, e); err != nil {
 			return err
 		}
 	}
@@ -241,19 +256,15 @@ func (g *Governance) append(ctx context.Context, e []byte) error {
 	if err != nil {
 		return err
 	}
-	return g.refold()
+	g.install(s.at(g.log.Head()))
+	return nil
 }
 
-func (g *Governance) refold() error {
-	s, err := fold(g.log)
-	if err != nil {
-		return err
-	}
+func (g *Governance) install(s *Set) {
 	g.set.Store(s)
 	for _, fn := range g.subs {
 		fn(s)
 	}
-	return nil
 }
 
 // A bundle is a governance log in one file.
@@ -270,7 +281,11 @@ func (g *Governance) ExportBundle(w io.Writer) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := bundle{Format: bundleFormat, Checkpoint: g.log.Checkpoint()}
-	for _, e := range g.log.Entries(0, g.log.Head().Size) {
+	entries, err := entriesOf(g.log, g.log.Head().Size)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
 		b.Entries = append(b.Entries, e)
 	}
 	text, err := jcs.Marshal(b)
@@ -298,18 +313,18 @@ func readBundle(r io.Reader, federationID string) (*bundle, *Set, error) {
 		return fail(fmt.Errorf("more than %d bytes", maxBundle))
 	}
 	b := new(bundle)
-	if err := jcs.Unmarshal(text, b); err != nil {
+	if err := jcs.UnmarshalCanonical(text, b); err != nil {
 		return fail(err)
 	}
-	if b.Format != bundleFormat {
-		return fail(fmt.Errorf("format %.40q; this fednode reads %s", b.Format, bundleFormat))
+	if b.Format != bundleFormat || len(b.Entries) == 0 {
+		return fail(fmt.Errorf("format %.40q with %d entries; this fednode reads %s", b.Format, len(b.Entries), bundleFormat))
+	}
+	if h := ledger.LeafHash(b.Entries[0]); federationID != "" && hex.EncodeToString(h[:]) != federationID {
+		return fail(fmt.Errorf("of federation %x, not %s: %w", h[:], federationID, ErrOther)) // before the work of folding it
 	}
 	s, err := Fold(b.entries())
 	if err != nil {
 		return fail(err)
-	}
-	if federationID != "" && s.federationID != federationID {
-		return fail(fmt.Errorf("of federation %s, not %s: %w", s.federationID, federationID, ErrOther))
 	}
 	vkey, err := ledger.VKey(s.GovOrigin(), s.members[s.chair].record.Record.Keys.Log.Public)
 	if err != nil {
@@ -339,19 +354,24 @@ func (b *bundle) entries() (out [][]byte) {
 // ImportBundle takes in what a bundle of this federation has beyond this mirror. An older bundle changes nothing; one
 // that contradicts what is here is refused.
 func (g *Governance) ImportBundle(ctx context.Context, r io.Reader) error {
-	b, _, err := readBundle(r, g.Current().federationID)
+	b, s, err := readBundle(r, g.Current().federationID)
 	if err != nil {
 		return err
 	}
-	return g.extend(ctx, b)
+	return g.extend(ctx, b, s)
 }
 
-func (g *Governance) extend(ctx context.Context, b *bundle) error {
+// extend takes in what the bundle, which folds to s, has beyond this mirror.
+func (g *Governance) extend(ctx context.Context, b *bundle, s *Set) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	entries := b.entries()
 	have := int(g.log.Head().Size)
-	for i, e := range g.log.Entries(0, int64(min(have, len(entries)))) {
+	held, err := entriesOf(g.log, int64(min(have, len(entries))))
+	if err != nil {
+		return err
+	}
+	for i, e := range held {
 		if !bytes.Equal(e, entries[i]) {
 			return fmt.Errorf("governance entry %d differs from the one here: %w", i, ledger.ErrFork)
 		}
@@ -359,9 +379,10 @@ func (g *Governance) extend(ctx context.Context, b *bundle) error {
 	if len(entries) <= have {
 		return nil
 	}
-	err := g.db.Update(ctx, func(tx *store.Tx) error { return g.log.Extend(tx, entries[have:], b.Checkpoint) })
+	err = g.db.Update(ctx, func(tx *store.Tx) error { return g.log.Extend(tx, entries[have:], b.Checkpoint) })
 	if err != nil {
 		return err
 	}
-	return g.refold()
+	g.install(s)
+	return nil
 }

@@ -12,9 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"fednode/store/jcs"
 	"fednode/transport/pki"
@@ -45,6 +49,15 @@ const (
 
 // timeFormat is RFC 3339 UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// parseTime reads the one form of a time; time.Parse alone takes a comma for the point.
+func parseTime(s string) (time.Time, error) {
+	t, err := time.Parse(timeFormat, s)
+	if err != nil || t.Format(timeFormat) != s {
+		return t, fmt.Errorf("%.40q is not RFC 3339 UTC with milliseconds", s)
+	}
+	return t, nil
+}
 
 // A Record is what an organisation says of itself. A later one, of a higher sequence, replaces it.
 type Record struct {
@@ -164,9 +177,16 @@ func (s SignedRecord) verify() (*verified, error) {
 	if err := r.check(); err != nil {
 		return fail("%w", err)
 	}
-	issued, err := time.Parse(timeFormat, r.IssuedAt)
+	whole, err := jcs.Marshal(s)
 	if err != nil {
-		return fail("issued_at %q is not RFC 3339 UTC with milliseconds", r.IssuedAt)
+		return fail("%w", err)
+	}
+	if len(whole) > maxRecord {
+		return fail("%d bytes; at most %d", len(whole), maxRecord)
+	}
+	issued, err := parseTime(r.IssuedAt)
+	if err != nil {
+		return fail("issued_at: %w", err)
 	}
 	v := &verified{SignedRecord: s}
 	for _, der := range r.Roots {
@@ -236,6 +256,8 @@ func (r Record) check() error {
 	switch {
 	case r.Name == "" || len(r.Name) > maxText || len(r.Domain) > maxText || len(r.Jurisdiction) > maxText:
 		return fmt.Errorf("name, domain and jurisdiction have at most %d bytes, and a name is required", maxText)
+	case !isText(r.Name) || !isText(r.Domain) || !isText(r.Jurisdiction):
+		return errors.New("name, domain and jurisdiction are printable text: they are shown to people")
 	case len(r.Roots) == 0 || len(r.Roots) > maxRoots:
 		return fmt.Errorf("%d root certificates; 1 to %d are allowed", len(r.Roots), maxRoots)
 	case len(r.Endpoints) == 0 || len(r.Endpoints) > maxEndpoints:
@@ -267,10 +289,22 @@ func (r Record) check() error {
 
 var keyIDRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
 
+// isText reports whether s can be shown: no control characters, which move a terminal's cursor, and none of the
+// invisible ones that turn the direction of writing.
+func isText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+var hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`)
+
 func checkEndpoint(e string) error {
 	host, port, err := net.SplitHostPort(e)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" || len(e) > maxText {
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil || n == 0 || strconv.FormatUint(n, 10) != port {
 		return fmt.Errorf("endpoint %.80q: want host:port", e)
 	}
-	return nil
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" || err != nil && hostRE.MatchString(host) {
+		return nil
+	}
+	return fmt.Errorf("endpoint %.80q: want a DNS name or an IP address before the port", e)
 }
