@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -70,7 +71,10 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, co
 // unreachable explains why the socket could not be called.
 func (c *Client) unreachable(err error) error {
 	text := err.Error()
+	_, missing := os.Stat(filepath.Join(c.dir, node.ConfigName))
 	switch {
+	case errors.Is(missing, fs.ErrNotExist):
+		text = fmt.Sprintf("no node in %s: %s is missing; name the data directory with -D or $FEDNODE_DIR", c.dir, node.ConfigName)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		text = fmt.Sprintf("no node is running on %s; start it with: fednode -D %s run", c.dir, c.dir)
 	case errors.Is(err, fs.ErrPermission):

@@ -132,6 +132,10 @@ each message received its sender's receipt. With --tlog-proof, only the C2SP tlo
 				return err
 			}
 			return a.print(map[string]string{"file": out}, func(w io.Writer) {
+				if tlog {
+					fmt.Fprintf(w, "%s %s: the proof alone; who verifies it needs the entry and the log's key too\n", a.paint().good("✓"), out)
+					return
+				}
 				fmt.Fprintf(w, "%s %s: verify it anywhere with: fednode audit verify %s\n", a.paint().good("✓"), out, out)
 			})
 		}}
@@ -144,6 +148,9 @@ each message received its sender's receipt. With --tlog-proof, only the C2SP tlo
 // writeNew writes a file that must not be there yet.
 func writeNew(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return misusef("%s exists already; name another with --file", name)
+	}
 	if err != nil {
 		return err
 	}
@@ -295,6 +302,9 @@ func (v *verifier) dir(name, dir string) error {
 }
 
 func (v *verifier) proof(name string, data []byte) error {
+	if bytes.HasPrefix(data, []byte("c2sp.org/tlog-proof@")) {
+		return misusef("a bare tlog-proof holds neither the entry nor the members' keys; write the proof without --tlog-proof")
+	}
 	report, about, err := node.VerifyProof(data, v.federation)
 	if err != nil {
 		return err

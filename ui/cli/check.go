@@ -17,7 +17,7 @@ func (a *app) check() *cobra.Command {
 the last key, and names every field that this version does not enforce yet. Exits 0 if there are only warnings.`,
 		Example: "  fednode check workflow.yaml\n  fednode check *.yaml --output json", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			var reports []*config.Report
+			reports := []*config.Report{}
 			failed := false
 			for _, name := range args {
 				r, err := checkFile(name)

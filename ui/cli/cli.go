@@ -120,12 +120,13 @@ Start with:  fednode demo`,
 		dir = DefaultDir
 	}
 	root.PersistentFlags().StringVarP(&a.dir, "directory", "D", dir, "data directory of the node (or $FEDNODE_DIR)")
+	root.PersistentFlags().Lookup("directory").DefValue = DefaultDir // what help and manual show, whoever prints them
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "output format: table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("directory")
 	root.AddCommand(a.runCommand(), a.status(), a.members(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
 		a.agents(), a.demo(), a.version(), a.man())
-	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: func(c *cobra.Command, args []string) error {
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Show the help of a command", RunE: func(c *cobra.Command, args []string) error {
 		target, _, err := c.Root().Find(args)
 		if err != nil {
 			return misuse{err}
@@ -140,6 +141,7 @@ Start with:  fednode demo`,
 
 // suggest names the commands nearest to what was typed.
 func suggest(c *cobra.Command, typed string) string {
+	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(typed); len(near) > 0 {
 		return "did you mean " + strings.Join(near, " or ") + "?"
 	}
@@ -151,10 +153,14 @@ func suggest(c *cobra.Command, typed string) string {
 func wrapArgs(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return misusef("%w; usage: %s", err, c.UseLine())
+			switch err := check(c, args); {
+			case err == nil:
+				return nil
+			case len(args) == 0:
+				return misusef("an argument is missing; usage: %s", c.UseLine())
+			default:
+				return misusef("arguments %q do not fit; usage: %s", args, c.UseLine())
 			}
-			return nil
 		}
 	}
 	if c.RunE == nil && c.Run == nil {

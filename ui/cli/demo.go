@@ -70,7 +70,8 @@ type demo struct {
 	orgs       []*demoOrg
 	stop       context.CancelFunc
 	nodes      *errgroup.Group
-	failed     int
+	failed     int // checks
+	unfinished int // documents that did not go through
 }
 
 // document is one input of the demo.
@@ -126,13 +127,21 @@ func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
 	}
 	if serve == "" {
 		fmt.Fprintf(d.out, "Next: fednode demo --serve ./fed; fednode -D ./fed/org-b status\n")
-		return nil
+		return d.incomplete(len(docs))
 	}
 	fmt.Fprintf(d.out, "The federation is up. In another terminal:\n")
 	fmt.Fprintf(d.out, "  fednode -D %s status\n  fednode -D %s flow run %s --input FILE --watch\n  fednode -D %s audit log\nCtrl-C stops it.\n",
 		d.orgs[1].dir, d.orgs[0].dir, ag.Definition.Name, d.orgs[2].dir)
 	<-ctx.Done()
-	return nil
+	return d.incomplete(len(docs))
+}
+
+// incomplete is the error of a demo some of whose documents did not go through.
+func (d *demo) incomplete(of int) error {
+	if d.unfinished == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d documents did not go through; each says above why", d.unfinished, of)
 }
 
 // loadDocuments returns the demo's own documents, or the regular files in dir.
@@ -363,9 +372,11 @@ func poll(ctx context.Context, limit time.Duration, fn func() (bool, error)) err
 	}
 }
 
-// process runs the workflow over all documents, a few at a time, and prints each as it ends, in order.
+// process runs the workflow over all documents, a few at a time, and prints each as it ends, in order. A document that
+// is refused, or whose run fails, says so on its line and keeps no other from its run.
 func (d *demo) process(ctx context.Context, ag *flow.Agreement, docs []document) ([]*flow.Run, error) {
 	runs := make([]*flow.Run, len(docs))
+	refused := make([]*ui.Problem, len(docs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	done := make([]chan struct{}, len(docs))
@@ -378,6 +389,9 @@ func (d *demo) process(ctx context.Context, ag *flow.Agreement, docs []document)
 				defer close(done[i])
 				in := flow.Input{Type: "document", Name: doc.name, MediaType: mediaType(doc.name), Data: doc.data}
 				run, err := d.orgs[0].client.Start(gctx, ag.Hash, in, "normal")
+				if errors.As(err, &refused[i]) && refused[i].Code != "unavailable" {
+					return nil
+				}
 				if err != nil {
 					return fmt.Errorf("%s: %w", doc.name, err)
 				}
@@ -408,14 +422,23 @@ func (d *demo) process(ctx context.Context, ag *flow.Agreement, docs []document)
 		case <-done[i]:
 		case <-ctx.Done():
 		}
+		if refused[i] != nil {
+			d.unfinished++
+			fmt.Fprintf(d.out, "%-*s  %s\n", width, clean(docs[i].name), d.paint.bad("✗ "+clean(refused[i].Text)))
+			continue
+		}
 		if runs[i] == nil || !runs[i].State.Final() {
 			break
+		}
+		if runs[i].State != flow.StateCompleted {
+			d.unfinished++
 		}
 		if err := d.printRun(ctx, runs[i], width); err != nil {
 			return nil, err
 		}
 	}
-	return runs, g.Wait()
+	err := g.Wait()
+	return slices.DeleteFunc(runs, func(r *flow.Run) bool { return r == nil }), err
 }
 
 func (d *demo) elapsed(tab int) string {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,9 @@ func (a *app) policyExplain() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			if q.Action == "" {
 				return misusef("--action is missing; the actions are %s", strings.Join(policy.Actions(), ", "))
+			}
+			if !slices.Contains(policy.Actions(), q.Action) {
+				return misusef("--action %q: use one of %s", q.Action, strings.Join(policy.Actions(), ", "))
 			}
 			if len(facts) > 0 {
 				q.Context = map[string]any{}

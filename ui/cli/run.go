@@ -44,16 +44,18 @@ func (a *app) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var monitor net.Listener
+	if at := site.Config.Monitor.Listen; at != "" {
+		if monitor, err = net.Listen("tcp", string(at)); err != nil {
+			return fmt.Errorf("monitor: %w; choose another address with monitor.listen in %s", err, node.ConfigName)
+		}
+	}
 	server := ui.NewServer(n, log)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.Run(gctx) })
 	g.Go(func() error { return server.Serve(gctx, socket) })
-	if at := site.Config.Monitor.Listen; at != "" {
-		l, err := net.Listen("tcp", string(at))
-		if err != nil {
-			return fmt.Errorf("monitor: %w; choose another address with monitor.listen in %s", err, node.ConfigName)
-		}
-		g.Go(func() error { return serveMonitor(gctx, server.Monitor(), l) })
+	if monitor != nil {
+		g.Go(func() error { return serveMonitor(gctx, server.Monitor(), monitor) })
 	}
 	st, err := n.Status()
 	if err != nil {
