@@ -134,7 +134,7 @@ func TestDeadWorkersReplaced(t *testing.T) {
 		if err := unix.Kill(w.cmd.Process.Pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		<-w.done
+		eventually(t, "the worker has ended", func() bool { return !w.alive() })
 	}
 	for _, restricted := range []bool{true, false} {
 		if _, err := a.Run(t.Context(), Task{Inputs: textDocument(invoice), NoExtraction: restricted}); err != nil {
