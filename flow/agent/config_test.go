@@ -113,7 +113,7 @@ func TestConfigRefused(t *testing.T) {
 		"no URLLoader":                      with(llm, func(c *Config) { c.Schema = map[string]any{"$ref": "file:///etc/passwd"} }),
 		"timeout is for agents of kind bui": {Kind: "approval", Timeout: 1},
 	} {
-		s, err := NewSet(map[string]Config{"mine": c}, Env{Dir: t.TempDir()})
+		s, err := newSet(map[string]Config{"mine": c}, Env{Dir: t.TempDir()})
 		if err == nil {
 			s.Close()
 		}

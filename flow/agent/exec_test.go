@@ -143,7 +143,7 @@ func TestScratchOfDeadNode(t *testing.T) {
 	if err := os.Chmod("node/scratch/task-1/dark", 0); err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewSet(map[string]Config{"sh": shell(`echo x >f && ` + answerOf + `"$(cat f)"`)}, Env{Dir: "node"})
+	s, err := newSet(map[string]Config{"sh": shell(`echo x >f && ` + answerOf + `"$(cat f)"`)}, Env{Dir: "node"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestExecFloods(t *testing.T) {
 	wantKind(t, err, KindFlood)
 
 	var log bytes.Buffer
-	s, err := NewSet(map[string]Config{"sh": shell(`head -c 10000000 /dev/zero >&2; ` + answerOf + `x`)},
+	s, err := newSet(map[string]Config{"sh": shell(`head -c 10000000 /dev/zero >&2; ` + answerOf + `x`)},
 		Env{Dir: t.TempDir(), Logger: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

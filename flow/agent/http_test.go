@@ -126,7 +126,7 @@ func TestHTTPFailures(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			srv := serveHTTP(t, c.serve)
-			s, err := NewSet(map[string]Config{"web": httpConfig(srv.URL)}, Env{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))})
+			s, err := newSet(map[string]Config{"web": httpConfig(srv.URL)}, Env{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}

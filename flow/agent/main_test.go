@@ -33,11 +33,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// newTestSet makes a set in a folder of its own, which closes with the test.
+// newTestSet makes a set in a folder of its own, which closes with the test. No worker waits in it yet.
 func newTestSet(t testing.TB, configs map[string]Config) (*Set, string) {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := NewSet(configs, Env{Dir: dir})
+	s, err := newSet(configs, Env{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

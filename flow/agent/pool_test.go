@@ -21,6 +21,7 @@ const invoice = "Invoice no. 17. Please pay the amount of 120 euro by 1 May to I
 // idle waits until the pool has its fresh workers and nothing is under way, and returns the workers.
 func idle(t testing.TB, p *pool) (fresh, warm []*worker) {
 	t.Helper()
+	p.ready()
 	eventually(t, "fresh workers wait", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()

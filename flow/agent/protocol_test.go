@@ -72,7 +72,7 @@ func FuzzChatReply(f *testing.F) {
 		`{"choices":[{"message":{"content":"x"},"finish_reason":"length"}]}`, `{"choices":[]}`, `{"usage":{"total_tokens":-5}}`, `[]`, ``} {
 		f.Add([]byte(s))
 	}
-	s, err := NewSet(map[string]Config{"m": llmConfig("http://127.0.0.1:1/v1")}, Env{Dir: f.TempDir()})
+	s, err := newSet(map[string]Config{"m": llmConfig("http://127.0.0.1:1/v1")}, Env{Dir: f.TempDir()})
 	if err != nil {
 		f.Fatal(err)
 	}

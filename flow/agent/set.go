@@ -29,6 +29,15 @@ type Set struct {
 
 // NewSet makes the agents that configs describe, on top of the default ones: a name in both is the configuration's.
 func NewSet(configs map[string]Config, env Env) (*Set, error) {
+	s, err := newSet(configs, env)
+	if err == nil {
+		s.pool.ready()
+	}
+	return s, err
+}
+
+// newSet makes a set whose workers start when they are first needed.
+func newSet(configs map[string]Config, env Env) (*Set, error) {
 	var err error
 	all := DefaultConfigs()
 	maps.Copy(all, configs)
@@ -55,7 +64,6 @@ func NewSet(configs map[string]Config, env Env) (*Set, error) {
 		}
 		s.agents[name] = a
 	}
-	s.pool.ready()
 	return s, nil
 }
 
