@@ -34,10 +34,7 @@ func decode(data []byte, label string) string {
 	if little, big := zeros(data); little || big {
 		return decodeUTF16(data, big)
 	}
-	if valid(data) {
-		return string(data)
-	}
-	if label == "utf-8" || label == "us-ascii" {
+	if valid(data) || label == "utf-8" || label == "us-ascii" {
 		return strings.ToValidUTF8(string(data), "\ufffd")
 	}
 	return decodeSingle(data, charmap.Windows1252)
