@@ -18,7 +18,7 @@ func (s *scan) iban(i int) {
 		return
 	}
 	want := int(ibanLengths[at+2]-'0')*10 + int(ibanLengths[at+3]-'0')
-	f := s.form(i, min(want, 32), true, " -")
+	f := s.form(i, min(want, 32), true, " -\n") // long as they are, they run over lines
 	if want > 32 || f.n < want || !s.ends(f.ends[want-1]) || !f.even(want, 4) {
 		return
 	}

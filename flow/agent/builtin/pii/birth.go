@@ -18,9 +18,17 @@ func (s *scan) birth(i int) {
 	if end == 0 {
 		end = s.dayMonthYear(i)
 	}
-	if end > 0 && s.context(i, birthWords) {
+	if end > 0 && s.born(i) {
 		s.add(DateOfBirth, i, end, 0.95, "birth/context")
 	}
+}
+
+// born reports whether a word of birth stands before the date at i, and no number between: one that does belongs to the
+// word, and the date to something else.
+func (s *scan) born(i int) bool {
+	from := max(0, i-reach)
+	from += 1 + strings.LastIndexAny(s.text[from:i], "0123456789")
+	return s.contextFrom(from, i, birthWords)
 }
 
 // birthByName finds a date that begins with a month's name: April 3, 1958.
@@ -29,11 +37,11 @@ func (s *scan) birthByName(i int) {
 	if at == 0 {
 		return
 	}
-	at = s.skip(at, " .")
+	at = s.skip(at, " .\n")
 	day, at := s.integer(at, 2)
-	at = s.skip(at, "stndrh, ")
+	at = s.skip(at, "stndrh, \n")
 	year, end := s.integer(at, 4)
-	if day >= 1 && day <= 31 && plausible(year) && s.ends(end) && s.context(i, birthWords) {
+	if day >= 1 && day <= 31 && plausible(year) && s.ends(end) && s.born(i) {
 		s.add(DateOfBirth, i, end, 0.95, "birth/context")
 	}
 }
@@ -91,7 +99,7 @@ func (s *scan) numericDate(i int) int {
 
 func (s *scan) dayMonthYear(i int) int {
 	day, at := s.integer(i, 2)
-	at = s.skip(at, "stndrh. ")
+	at = s.skip(at, "stndrh. \n")
 	if rest, ok := strings.CutPrefix(s.text[at:], "of "); ok {
 		at = len(s.text) - len(rest)
 	}
@@ -99,7 +107,7 @@ func (s *scan) dayMonthYear(i int) int {
 	if day < 1 || day > 31 || at == 0 {
 		return 0
 	}
-	year, end := s.integer(s.skip(at, " .,"), 4)
+	year, end := s.integer(s.skip(at, " .,\n"), 4)
 	if !plausible(year) || !s.ends(end) {
 		return 0
 	}

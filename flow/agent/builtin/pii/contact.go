@@ -77,11 +77,10 @@ func (s *scan) ipv4(i int) {
 	if _, err := netip.ParseAddr(s.text[i:end]); err != nil {
 		return
 	}
-	near := strings.ToLower(strings.TrimRight(s.text[max(0, i-10):i], " ."))
-	for _, w := range []string{"version", "v", "release", "section", "clause", "abschnitt", "ziffer", "no", "nr"} {
-		if strings.HasSuffix(near, w) && !strings.HasSuffix(near, "ipv") {
-			return
-		}
+	near := strings.ToLower(strings.TrimRight(s.text[max(0, i-16):i], " ."))
+	word := near[1+strings.LastIndexFunc(near, func(r rune) bool { return !unicode.IsLetter(r) }):]
+	if listed(" version v release section clause abschnitt ziffer no nr ", word) {
+		return
 	}
 	s.add(IPAddress, i, end, 0.8, "ip/v4")
 }
@@ -168,7 +167,7 @@ func (s *scan) phone(i int) {
 	if score > 0 && known {
 		score += 0.3
 	}
-	if score == 0 || dots == 2 && groups == 3 && sizes[0] <= 2 && sizes[1] <= 2 { // a date
+	if score == 0 || s.numericDate(i) == end || dots == 2 && groups == 3 && sizes[0] <= 2 && sizes[1] <= 2 { // a date
 		return
 	}
 	s.add(PhoneNumber, i, end, min(score, 0.99), by)

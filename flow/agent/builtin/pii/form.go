@@ -67,6 +67,9 @@ func (f *form) grouped(n int, groups ...int) bool {
 	return count == len(groups)
 }
 
+// stops reports whether a number of n characters ends there: nothing follows, or a separator and something else.
+func (f *form) stops(n int) bool { return f.n == n || f.n > n && f.seps[n] != 0 }
+
 // plain reports whether the first n characters have no separators.
 func (f *form) plain(n int) bool {
 	for i := 1; i < n; i++ {

@@ -6,7 +6,7 @@ import "strings"
 // out. Nine digits without hyphens count with context only.
 func (s *scan) ssn(i int) {
 	f := s.form(i, 10, false, "- ")
-	if f.n != 9 || !s.ends(f.ends[8]) || i > 0 && s.text[i-1] == '-' {
+	if !f.stops(9) || !s.ends(f.ends[8]) || i > 0 && s.text[i-1] == '-' {
 		return
 	}
 	if area := f.value(0, 3); area == 0 || area == 666 || area >= 900 || f.value(3, 5) == 0 || f.value(5, 9) == 0 {
@@ -49,7 +49,7 @@ func (s *scan) nino(i int) {
 // nhs finds UK NHS numbers: ten digits, the last a check digit by mod 11.
 func (s *scan) nhs(i int) {
 	f := s.form(i, 11, false, " -")
-	if f.n != 10 || !s.ends(f.ends[9]) || !f.plain(10) && !f.grouped(10, 3, 3) {
+	if !f.stops(10) || !s.ends(f.ends[9]) || !f.plain(10) && !f.grouped(10, 3, 3) {
 		return
 	}
 	sum := 0
@@ -71,7 +71,7 @@ func (s *scan) nhs(i int) {
 // one twice or thrice, check digit by ISO 7064 MOD 11,10.
 func (s *scan) taxID(i int) {
 	f := s.form(i, 12, false, " ")
-	if f.n != 11 || !s.ends(f.ends[10]) || f.chars[0] == '0' || !f.plain(11) && !f.grouped(11, 2, 3, 3) {
+	if !f.stops(11) || !s.ends(f.ends[10]) || f.chars[0] == '0' || !f.plain(11) && !f.grouped(11, 2, 3, 3) {
 		return
 	}
 	var times [10]int
@@ -156,7 +156,7 @@ func (s *scan) dni(i int) {
 // does, so context is needed.
 func (s *scan) bsn(i int) {
 	f := s.form(i, 10, false, ".")
-	if f.n != 9 || !s.ends(f.ends[8]) || !f.plain(9) && !f.grouped(9, 3, 3) && !f.grouped(9, 4, 2) {
+	if !f.stops(9) || !s.ends(f.ends[8]) || !f.plain(9) && !f.grouped(9, 3, 3) && !f.grouped(9, 4, 2) {
 		return
 	}
 	sum := -f.d(8)
@@ -174,7 +174,7 @@ func (s *scan) ahv(i int) {
 		return
 	}
 	f := s.form(i, 14, false, ". ")
-	if f.n != 13 || !s.ends(f.ends[12]) || !f.plain(13) && !f.grouped(13, 3, 4, 4) {
+	if !f.stops(13) || !s.ends(f.ends[12]) || !f.plain(13) && !f.grouped(13, 3, 4, 4) {
 		return
 	}
 	sum := 0

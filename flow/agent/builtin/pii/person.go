@@ -94,7 +94,7 @@ func (s *scan) name(at int) (end, words int) {
 				return end, words
 			}
 		}
-		if listed(common, strings.TrimRight(s.text[at:next], ".")) {
+		if w := strings.TrimRight(s.text[at:next], "."); listed(common, w) || listed(titles, w) {
 			return end, words
 		}
 		end = next
@@ -126,7 +126,11 @@ func (s *scan) person(i int) {
 	word := s.text[i:end]
 	rest := s.text[end:]
 	switch {
-	case listed(titles, strings.TrimRight(word, ".")):
+	case listed(titles, strings.TrimRight(word, ".")) && (word != strings.ToUpper(word) || s.capitals(end)):
+		if alone := s.addressee(i, end); alone > 0 {
+			s.named(alone, 2, 0.9, "person/title")
+			return
+		}
 		at := s.skip(end, ". ")
 		for next := s.nameWord(at); next > 0 && listed(titles, strings.TrimRight(s.text[at:next], ".")); next = s.nameWord(at) {
 			at = s.skip(next, ". ")
@@ -143,6 +147,43 @@ func (s *scan) person(i int) {
 		s.named(end+1, 1, 0.75, "person/greeting")
 	case listed(given, word) && strings.HasPrefix(rest, " "):
 		s.named(i, 2, 0.65, "person/given-name")
+	}
+}
+
+// capitals reports whether the word after i is in capitals, as a name is after a title in capitals: "MR SMITH", but
+// neither "HR Business Partner" nor "MS Office".
+func (s *scan) capitals(i int) bool {
+	at := s.skip(i, ". ")
+	if at >= len(s.text) {
+		return false
+	}
+	end := s.nameWord(at)
+	return end > at && s.text[at:end] == strings.ToUpper(s.text[at:end])
+}
+
+// addressee returns where the line after a title that stands alone on its own begins, as on envelopes; 0 if it does not.
+func (s *scan) addressee(start, end int) int {
+	if start > 0 && s.text[start-1] != '\n' || end+1 >= len(s.text) || s.text[end] != '\n' {
+		return 0
+	}
+	return end + 1
+}
+
+// closings are the last words of the lines that end a letter.
+const closings = " sincerely faithfully truly respectfully regards wishes grüßen grüssen gruß hochachtungsvoll "
+
+// signed finds a name that stands alone on the first line after a closing, whose line ends at i.
+func (s *scan) signed(i int) {
+	line := strings.TrimRight(s.text[max(0, i-24):i], " ,\t")
+	if !listed(closings, line[1+strings.LastIndexAny(line, " \n\t"):]) {
+		return
+	}
+	at := s.skip(i, "\n \t")
+	if at >= len(s.text) {
+		return
+	}
+	if end, _ := s.name(at); end > 0 && (end == len(s.text) || s.text[end] == '\n' || s.text[end] == ',') {
+		s.named(at, 2, 0.7, "person/signature")
 	}
 }
 

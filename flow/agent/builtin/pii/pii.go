@@ -58,6 +58,8 @@ func Find(text string) []Finding {
 		switch {
 		case c == '@':
 			s.email(i)
+		case c == '\n':
+			s.signed(i)
 		case c == ':':
 			s.labelled(i)
 			if strings.HasPrefix(text[i:], "::") && !s.inWord(i) {
@@ -168,8 +170,11 @@ func (s *scan) ends(i int) bool {
 const reach = 64
 
 // context reports whether one of the words (lower case, separated by |) stands in the reach before i, and begins a word.
-func (s *scan) context(i int, words string) bool {
-	near := strings.ToLower(s.text[max(0, i-reach):i])
+func (s *scan) context(i int, words string) bool { return s.contextFrom(max(0, i-reach), i, words) }
+
+// contextFrom is context for the words between from and i.
+func (s *scan) contextFrom(from, i int, words string) bool {
+	near := strings.ToLower(s.text[from:i])
 	for w := range strings.SplitSeq(words, "|") {
 		for from := 0; ; {
 			at := strings.Index(near[from:], w)
