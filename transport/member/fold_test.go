@@ -3,7 +3,6 @@ package member
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	mrand "math/rand/v2"
 	"reflect"
@@ -452,42 +451,4 @@ func TestFlippedLogs(t *testing.T) {
 			t.Errorf("entry %d, bit %d: another federation", i, bit)
 		}
 	}
-}
-
-func FuzzParseEntry(f *testing.F) {
-	fed := newFederation(f, 2, DefaultCharter())
-	for _, e := range fed.entries {
-		f.Add(e)
-	}
-	f.Add(must(NewCharterEntry(DefaultCharter(), "org-a", nil, testNow)))
-	f.Add([]byte(`{"v":1,"type":"genesis"}`))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		e, err := parseEntry(in)
-		if err != nil {
-			return
-		}
-		if b, err := e.marshal(); err != nil || !bytes.Equal(b, in) {
-			t.Fatalf("%q is read, but written as %q, %v", in, b, err)
-		}
-		if s, err := Fold([][]byte{in}); err == nil && s.FederationID() != fed.id(t) {
-			t.Fatalf("%q founds another federation", in)
-		}
-	})
-}
-
-func FuzzRecord(f *testing.F) {
-	o := newOrg("org-a")
-	rec := o.record(nil)
-	f.Add(must(json.Marshal(rec)))
-	f.Add([]byte(`{"record":{"organization_id":"org-a","name":"x","sequence":1}}`))
-	want := must(rec.Record.Hash())
-	f.Fuzz(func(t *testing.T, in []byte) {
-		var s SignedRecord
-		if err := jcs.Unmarshal(in, &s); err != nil {
-			return
-		}
-		if v, err := s.verify(); err == nil && v.hash != want {
-			t.Fatalf("%q is a record that nobody signed", in)
-		}
-	})
 }

@@ -13,14 +13,20 @@ const (
 	goldenRoot       = "E7jGj1ijBUoJ3tBQmQluN39uaaPXzI+zDju2RydDuX0="
 )
 
-// The fixture was written once: genesis, two admissions, a new record of org-b with another message key, and a charter.
-// Governance logs like it are on disks: they must fold to the same members for ever, also after the certificates in them
-// have expired.
-func TestGoldenGovernance(t *testing.T) {
+func golden(t testing.TB) []byte {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "test", "fed", "testdata", "governance-v1", "bundle.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return text
+}
+
+// The fixture was written once: genesis, two admissions, a new record of org-b with another message key, and a charter.
+// Governance logs like it are on disks: they must fold to the same members for ever, also after the certificates in them
+// have expired.
+func TestGoldenGovernance(t *testing.T) {
+	text := golden(t)
 	s, err := ReadBundle(bytes.NewReader(text), goldenFederation)
 	if err != nil {
 		t.Fatal(err)

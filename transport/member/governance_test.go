@@ -354,20 +354,6 @@ func TestDamagedMeta(t *testing.T) {
 	}
 }
 
-func FuzzReadBundle(f *testing.F) {
-	fed := founded(f, DefaultCharter())
-	g := fed.chair(f, openDB(f))
-	fed.join(f, g, "org-b")
-	good := export(f, g)
-	f.Add(good)
-	f.Add([]byte(`{"checkpoint":"","entries":[{}],"format":"fednode/governance-bundle/v1"}`))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		if _, err := ReadBundle(bytes.NewReader(in), fed.id(t)); err == nil && !bytes.Equal(in, good) {
-			t.Fatalf("%q is a bundle that its chair did not sign", in)
-		}
-	})
-}
-
 func BenchmarkFold(b *testing.B) {
 	f := newFederation(b, 3, DefaultCharter())
 	for b.Loop() {
