@@ -35,7 +35,7 @@ type ArtifactRef struct {
 	Size         int64             `json:"size"`
 	Commitment   string            `json:"commitment"` // base64 HMAC-SHA-256(salt, bytes); the salt travels in the recipient's stream only
 	MadeBy       string            `json:"made_by,omitempty"`
-	Origin       transport.OrgID   `json:"origin"` // whose data it is, or is derived from
+	Origin       transport.OrgID   `json:"origin"` // whose data it is, or is derived from; empty if from several organisations' data
 	Restrictions []string          `json:"restrictions,omitempty"`
 	Holders      []transport.OrgID `json:"holders,omitempty"`
 }
@@ -53,6 +53,21 @@ const (
 	OnDisk   = "disk"
 	Released = "released"
 )
+
+// derivedOrigin returns whose data something is that executor made of inputs of the given origins: its own if there were
+// none, nobody's alone if they were of several. Restrictions are lifted for the origin only, so that data of two
+// organisations stays restricted for both.
+func derivedOrigin(executor transport.OrgID, inputs []transport.OrgID) transport.OrgID {
+	if len(inputs) == 0 {
+		return executor
+	}
+	for _, o := range inputs {
+		if o != inputs[0] {
+			return ""
+		}
+	}
+	return inputs[0]
+}
 
 // A Holding is this organisation's own record of an artifact that it has or had.
 type Holding struct {

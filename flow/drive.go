@@ -443,7 +443,13 @@ func (d *driver) adopt(s *StepRun, outputs []ArtifactRef) *StepError {
 	if err := json.Unmarshal(s.Request, &req); err != nil {
 		return &StepError{Code: "internal", Text: "request: " + err.Error()}
 	}
+	var origins []transport.OrgID
+	var restrictions []string
 	for _, in := range req.Input.Artifacts {
+		origins = append(origins, in.Origin)
+		if in.Origin != s.Organization { // restrictions bind recipients, never the origin
+			restrictions = union(restrictions, in.Restrictions)
+		}
 		for i := range d.run.Artifacts {
 			if a := &d.run.Artifacts[i]; a.ID == in.ID && !slices.Contains(a.Holders, s.Organization) {
 				a.Holders = append(a.Holders, s.Organization)
@@ -457,6 +463,9 @@ func (d *driver) adopt(s *StepRun, outputs []ArtifactRef) *StepError {
 		}
 		if c, err := base64.StdEncoding.Strict().DecodeString(o.Commitment); err != nil || len(c) != 32 || o.ID == "" || len(o.ID) > 64 || o.Size < 0 || o.Size > MaxArtifact || !typeRE.MatchString(o.MediaType) {
 			return &StepError{Code: "malformed", Text: fmt.Sprintf("%s returned an output that is not well formed", s.Organization)}
+		}
+		if o.Origin != derivedOrigin(s.Organization, origins) || len(union(restrictions, o.Restrictions)) != len(o.Restrictions) {
+			return &StepError{Code: "malformed", Text: fmt.Sprintf("%s returned a %q without the origin or the restrictions of its inputs", s.Organization, o.Type)}
 		}
 		for _, a := range d.run.Artifacts {
 			if a.ID == o.ID {

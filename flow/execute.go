@@ -389,13 +389,11 @@ func (e *Engine) takeOutputs(ctx context.Context, t *task, out *outcome, inputs 
 	if err != nil {
 		return &StepError{Code: "internal", Text: err.Error()}
 	}
-	origin := e.c.Org
+	var origins []transport.OrgID
 	ownTypes := map[string]bool{}
 	for _, in := range inputs {
 		ownTypes[in.artifact.Type] = true
-		if in.origin != e.c.Org {
-			origin = in.origin
-		}
+		origins = append(origins, in.origin)
 	}
 	for _, o := range res.Outputs {
 		if !slices.Contains(decl.Outputs, o.Type) {
@@ -412,7 +410,7 @@ func (e *Engine) takeOutputs(ctx context.Context, t *task, out *outcome, inputs 
 		c := &content{Name: o.Name, Salt: newSalt(), data: o.Data, until: e.keepUntil(t.agreement)}
 		h := Holding{Run: t.key.Run, Agreement: t.agreement.Hash, How: Made, At: stamp(e.c.Now()), Redacted: ownTypes[o.Type],
 			Artifact: ArtifactRef{ID: newID("art"), Type: o.Type, MediaType: bareMediaType(o.MediaType), Size: int64(len(o.Data)), Commitment: commit(c.Salt, o.Data),
-				MadeBy: t.key.Step, Origin: origin, Restrictions: restrictions}}
+				MadeBy: t.key.Step, Origin: derivedOrigin(e.c.Org, origins), Restrictions: restrictions}}
 		if err := e.artifacts.hold(&h, c); err != nil {
 			return &StepError{Code: "storage", Text: err.Error()}
 		}
