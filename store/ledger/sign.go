@@ -93,14 +93,14 @@ func signCheckpoint(origin string, size uint64, root []byte, s note.Signer) ([]b
 }
 
 // HeadOf returns the head of a log of exactly these entries.
-func HeadOf(entries [][]byte) (Head, error) {
-	rng := rangeFactory.NewEmptyRange(0)
+func HeadOf(entries [][]byte) (h Head, err error) {
+	var t Tree
 	for _, e := range entries {
-		if err := rng.Append(leafHash(e), nil); err != nil {
-			return Head{}, err
+		if t, err = t.Append(e); err != nil {
+			return h, err
 		}
 	}
-	return Head{Size: int64(len(entries)), Root: tlog.Hash(rangeRoot(rng.Hashes()))}, nil
+	return t.Head(), nil
 }
 
 // LeafHash returns the leaf hash of an entry (RFC 6962 section 2.1).
