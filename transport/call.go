@@ -119,7 +119,7 @@ func (p *Reply) Record(tx *store.Tx) error {
 	// A contradiction that came up since the reply arrived must not undo the caller's transaction: it is kept, and
 	// the peer's next message will be refused.
 	var conflict *Error
-	err := checkHead(tx, p.in)
+	err := p.n.checkHead(tx, p.in)
 	switch {
 	case errors.As(err, &conflict):
 		result = string(conflict.Code)
@@ -325,7 +325,7 @@ func (n *Node) verifyReply(to OrgID, out *outgoing, wire, proof []byte) (*Reply,
 		err = in.prove(replySent)
 	}
 	if err == nil {
-		err = n.c.DB.View(func(tx *store.Tx) error { return checkHead(tx, in) })
+		err = n.c.DB.View(func(tx *store.Tx) error { return n.checkHead(tx, in) })
 	}
 	if err != nil {
 		var conflict *Error
@@ -367,5 +367,5 @@ func (n *Node) openReply(set *member.Set, m *member.Member, out *outgoing, wire 
 	case e.WorkflowID != q.WorkflowID || e.StepID != q.StepID || e.Binding.Attempt != q.Binding.Attempt || e.Binding.Agreement != q.Binding.Agreement:
 		return nil, &Error{CodeConflict, "it names another run, step, attempt or agreement"}
 	}
-	return in, n.checkGovernance(set, e.Binding)
+	return in, n.checkGovernance(set, m.ID, e.Binding)
 }

@@ -35,6 +35,16 @@ type headState struct {
 	Floor int64     `json:"floor"`
 	Next  int64     `json:"next"` // the floor to come, once it is old enough
 	Since time.Time `json:"since"`
+	Grown time.Time `json:"grown,omitzero"` // when Size last grew
+}
+
+// floor is the least size that a message may be proven against now: once the log has been silent for long enough,
+// nothing older than all of it can be under way.
+func (s headState) floor(now time.Time) int64 {
+	if !s.Grown.IsZero() && now.Sub(s.Grown) >= headGrace {
+		return s.Size
+	}
+	return s.Floor
 }
 
 // Evidence is what convicts a peer's log of having been rolled back or forked.
@@ -83,7 +93,7 @@ func loadHead(b *bbolt.Bucket, origin string) (s headState, known bool, err erro
 }
 
 // contradiction compares head with what was seen of this log before. known is the signed checkpoint it contradicts.
-func contradiction(tx *store.Tx, origin string, head ledger.Head) (kind Code, known []byte, err error) {
+func (n *Node) contradiction(tx *store.Tx, origin string, head ledger.Head) (kind Code, known []byte, err error) {
 	s, ok, err := loadHead(tx.Bucket(bucketHead), origin)
 	if err != nil || !ok {
 		return "", nil, err
@@ -92,7 +102,7 @@ func contradiction(tx *store.Tx, origin string, head ledger.Head) (kind Code, kn
 	if heads == nil {
 		return "", nil, nil
 	}
-	if head.Size < s.Floor {
+	if head.Size < s.floor(n.c.Now()) {
 		return CodeLogRollback, bytes.Clone(heads.Get(headKey(origin, s.Size))[len(head.Root):]), nil
 	}
 	if v := heads.Get(headKey(origin, head.Size)); v != nil && !bytes.Equal(v[:len(head.Root)], head.Root[:]) {
@@ -118,7 +128,9 @@ func (n *Node) advance(tx *store.Tx, origin string, head ledger.Head, checkpoint
 	if !ok {
 		s.Since = now
 	}
-	s.Size = max(s.Size, head.Size)
+	if head.Size > s.Size {
+		s.Size, s.Grown = head.Size, now
+	}
 	if age := now.Sub(s.Since); age >= headGrace || age < 0 {
 		s.Floor, s.Next, s.Since = s.Next, s.Size, now
 	} else if ok && !fresh {
@@ -150,8 +162,8 @@ func pruneHeads(heads *bbolt.Bucket, origin string, floor int64) error {
 }
 
 // checkHead returns an *Error if the proof that came with in contradicts an earlier one of the same log.
-func checkHead(tx *store.Tx, in *incoming) error {
-	kind, _, err := contradiction(tx, in.from.LogOrigin(), in.entry.head)
+func (n *Node) checkHead(tx *store.Tx, in *incoming) error {
+	kind, _, err := n.contradiction(tx, in.from.LogOrigin(), in.entry.head)
 	if err != nil || kind == "" {
 		return err
 	}
@@ -165,7 +177,7 @@ func (n *Node) convict(tx *store.Tx, in *incoming, c Code) error {
 	case CodeGovernanceFork:
 		e.Presented = []byte(in.envelope.Binding.GovernanceHead)
 	case CodeLogFork, CodeLogRollback:
-		_, known, err := contradiction(tx, in.from.LogOrigin(), in.entry.head)
+		_, known, err := n.contradiction(tx, in.from.LogOrigin(), in.entry.head)
 		if err != nil {
 			return err
 		}

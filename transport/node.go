@@ -35,6 +35,7 @@ type Config struct {
 	Metrics  *metrics.Set       // optional
 	Limits   Limits             // optional
 	Resolve  Resolver           // optional, default DNS
+	Behind   func(OrgID)        // optional; called when a member shows that it knows more of the governance log. Must not block
 }
 
 // A Resolver finds the UDP addresses of an endpoint, "host:port", best first.
@@ -98,6 +99,9 @@ func New(c Config) (*Node, error) {
 	}
 	if c.Metrics == nil {
 		c.Metrics = metrics.NewSet()
+	}
+	if c.Behind == nil {
+		c.Behind = func(OrgID) {}
 	}
 	if c.Resolve == nil {
 		c.Resolve = resolveDNS

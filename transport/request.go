@@ -93,7 +93,7 @@ func (r *Request) accept(tx *store.Tx) error {
 		return err
 	}
 	if r.in.proven() {
-		if err := checkHead(tx, r.in); err != nil {
+		if err := r.n.checkHead(tx, r.in); err != nil {
 			return err
 		}
 		if err := r.n.advance(tx, r.in.from.LogOrigin(), r.in.entry.head, r.in.entry.checkpoint); err != nil {
@@ -119,7 +119,7 @@ func (n *Node) precheck(r *Request) error {
 		if err := n.seen(tx, r.Envelope); err != nil || !r.in.proven() {
 			return err
 		}
-		return checkHead(tx, r.in)
+		return n.checkHead(tx, r.in)
 	})
 }
 
@@ -175,7 +175,7 @@ func (r *Request) recordRefused(tx *store.Tx, c Code) error {
 	if err := r.n.remember(tx, r.Envelope); err != nil && !errors.As(err, &refused) {
 		return err
 	}
-	if r.in.proven() && c != CodeLogFork && c != CodeLogRollback && checkHead(tx, r.in) == nil {
+	if r.in.proven() && c != CodeLogFork && c != CodeLogRollback && r.n.checkHead(tx, r.in) == nil {
 		if err := r.n.advance(tx, r.in.from.LogOrigin(), r.in.entry.head, r.in.entry.checkpoint); err != nil {
 			return err
 		}

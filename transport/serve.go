@@ -312,7 +312,7 @@ func (n *Node) acceptable(r *Request) error {
 	case !now.Before(e.Binding.ExpiresAt.Time):
 		return refuse(CodeExpired, "expired at %s; it is %s", e.Binding.ExpiresAt, NewTime(now))
 	}
-	if err := n.checkGovernance(set, e.Binding); err != nil {
+	if err := n.checkGovernance(set, r.From.ID, e.Binding); err != nil {
 		return err
 	}
 	if r.kind == kindRequest {
@@ -328,13 +328,17 @@ func (n *Node) acceptable(r *Request) error {
 
 // checkGovernance refuses a peer whose governance log has our size and another root. Different sizes are no
 // contradiction: one of the two is behind.
-func (n *Node) checkGovernance(set *member.Set, b *Binding) error {
+func (n *Node) checkGovernance(set *member.Set, from OrgID, b *Binding) error {
 	size, root, err := b.governanceHead()
 	if err != nil {
 		return &Error{CodeMalformed, err.Error()}
 	}
-	if head := set.Head(); size == head.Size && root != rootHex(head) {
+	head := set.Head()
+	if size == head.Size && root != rootHex(head) {
 		return refuse(CodeGovernanceFork, "at size %d this node holds governance root %s", size, rootHex(head))
+	}
+	if size > head.Size {
+		n.c.Behind(from)
 	}
 	return nil
 }
