@@ -199,7 +199,13 @@ func (d *driver) prepare(ctx context.Context, s *StepRun, def Step) (extra func(
 		}
 		return d.recordWithheld(tx, s)
 	}
+	stale := e.c.UpToDate(ctx)
+	if ctx.Err() != nil {
+		return nil, false, context.Cause(ctx)
+	}
 	switch {
+	case stale != nil:
+		d.stop(s, StateBlocked, &StepError{Code: string(transport.CodeStaleGovernance), Text: stale.Error()})
 	case dec.Effect != policy.Allow:
 		d.stop(s, StateBlocked, &StepError{Code: string(transport.CodeDenied), Text: reasonText(dec)})
 	case missing != "":

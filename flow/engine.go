@@ -61,9 +61,11 @@ type Config struct {
 	Sealer      hsm.Sealer
 	MemoryLimit int64 // for no-storage artifacts, in bytes; default 512 MiB
 	Slots       int   // agents running at once; default 4
-	Now         func() time.Time
-	Logger      *slog.Logger
-	Metrics     *metrics.Set
+	// UpToDate says, before anything new is granted or begun, that the members in force are known; optional. It may wait.
+	UpToDate func(context.Context) error
+	Now      func() time.Time
+	Logger   *slog.Logger
+	Metrics  *metrics.Set
 }
 
 // An Engine drives the runs that this organisation initiates and executes the steps that are its own.
@@ -102,6 +104,9 @@ func New(c Config) (*Engine, error) {
 		flights:   map[attemptKey]*flight{},
 		drivers:   map[RunID]context.CancelCauseFunc{},
 		waiting:   map[string]chan Verdict{},
+	}
+	if c.UpToDate == nil {
+		e.c.UpToDate = func(context.Context) error { return nil }
 	}
 	e.policy.Store(c.Policy)
 	c.Node.Handle(msgProposal, e.handleProposal)

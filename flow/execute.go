@@ -168,6 +168,9 @@ func (e *Engine) begin(ctx context.Context, r *transport.Request, f *flight) (bo
 	if ok {
 		return false, e.answerKnown(ctx, r, t, known, f.commitment)
 	}
+	if err := e.c.UpToDate(ctx); err != nil {
+		return false, err
+	}
 	req := policy.Request{Subject: string(r.From.ID), Action: "step.execute", Resource: t.step.Agent, Purpose: t.step.purpose(),
 		Recipient: string(e.c.Org), Agreement: t.agreement.policyView()}
 	for _, in := range t.request.Input.Artifacts {

@@ -208,6 +208,9 @@ func (e *Engine) tell(ctx context.Context, m transport.Message) error {
 
 // accept signs a for this organisation.
 func (e *Engine) accept(ctx context.Context, user User, a *Agreement) error {
+	if err := e.c.UpToDate(ctx); err != nil {
+		return err
+	}
 	acc, err := e.sign(a)
 	if err != nil {
 		return err
@@ -318,6 +321,9 @@ func (e *Engine) handleProposal(ctx context.Context, r *transport.Request) error
 }
 
 func (e *Engine) answerProposal(ctx context.Context, r *transport.Request, a *Agreement) error {
+	if err := e.c.UpToDate(ctx); err != nil {
+		return err
+	}
 	req := policy.Request{Subject: string(r.From.ID), Action: "agreement.accept", Resource: a.Definition.Name, Recipient: string(e.c.Org), Agreement: a.policyView()}
 	dec := e.decide(req)
 	opts := transport.ReplyOptions{Audit: agreementAudit("propose", a.Hash)}

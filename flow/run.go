@@ -130,6 +130,9 @@ func (e *Engine) Start(ctx context.Context, user User, name string, in Input, pr
 	if !slices.Contains([]string{"low", "normal", "high"}, priority) {
 		return nil, fmt.Errorf("%w: priority %q; use low, normal or high", ErrMisuse, priority)
 	}
+	if err := e.c.UpToDate(ctx); err != nil {
+		return nil, err
+	}
 	req := policy.Request{Subject: string(e.c.Org), Action: "run.start", Resource: a.Definition.Name, Recipient: string(e.c.Org), Agreement: a.policyView()}
 	dec := e.decide(req)
 	run := newRun(e, a, in, priority)

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 
 	"fednode/transport"
@@ -19,9 +21,13 @@ func (s *Site) Record() (member.SignedRecord, error) {
 	for _, a := range s.Config.Advertise {
 		r.Endpoints = append(r.Endpoints, string(a))
 	}
+	if s.cosigner == nil {
+		return member.SignedRecord{}, fmt.Errorf("%s has no cosigner key: it was made by an earlier version; make a new data directory", s.Dir)
+	}
 	r.Keys.Message = []member.MessageKey{{KeyID: s.messageKeyID(), Alg: "Ed25519", Public: s.message.Public().(ed25519.PublicKey)}}
 	r.Keys.Log = member.LogKey{Generation: 0, Public: s.log.Public().(ed25519.PublicKey)}
-	return member.SignRecord(r, []*x509.Certificate{s.self, s.ca}, s.identity, s.message, s.log)
+	r.Keys.Cosigner = s.cosigner.Public().(ed25519.PublicKey)
+	return member.SignRecord(r, []*x509.Certificate{s.self, s.ca}, s.identity, s.message, s.log, s.cosigner)
 }
 
 // Found makes this organisation the founder and chair of a new federation.
@@ -48,9 +54,54 @@ func (s *Site) Approve(rec member.SignedRecord) (member.Approval, error) {
 	return member.ApproveMember(s.FederationID(), rec, s.approver())
 }
 
-// Admit takes a member in, at the chair, with the approvals that the charter asks for.
-func (s *Site) Admit(ctx context.Context, rec member.SignedRecord, approvals []member.Approval) error {
-	return s.members.Admit(ctx, rec, approvals)
+// Admit takes a joiner in while no node runs: members are the sites of all members, the chair's first, which approve,
+// cosign and learn as their nodes would over the network. The joiner's site then belongs to the federation.
+func Admit(ctx context.Context, members []*Site, joiner *Site) error {
+	rec, err := joiner.Record()
+	if err != nil {
+		return err
+	}
+	var approvals []member.Approval
+	for _, m := range members {
+		a, err := m.Approve(rec)
+		if err != nil {
+			return err
+		}
+		approvals = append(approvals, a)
+	}
+	chair := members[0].members
+	if err := chair.Admit(ctx, rec, approvals); err != nil {
+		return err
+	}
+	for told := uint64(0); told != chair.Version(); {
+		told = chair.Version()
+		for _, m := range members[1:] {
+			if err := exchange(ctx, chair, m.members); err != nil {
+				return fmt.Errorf("%s: %w", m.Org(), err)
+			}
+		}
+	}
+	if _, ok := chair.Current().Get(joiner.Org()); !ok {
+		return errors.New("the admission did not come into effect: " + chair.Flight())
+	}
+	var bundle bytes.Buffer
+	if err := members[0].Bundle(&bundle); err != nil {
+		return err
+	}
+	return joiner.Import(ctx, &bundle, members[0].FederationID())
+}
+
+// exchange tells a member what the chair knows, and the chair what the member answers.
+func exchange(ctx context.Context, chair, m *member.Governance) error {
+	u, _, err := chair.UpdateFrom(m.Log().Head().Size)
+	if err != nil {
+		return err
+	}
+	ack, err := m.Take(ctx, u)
+	if err != nil {
+		return err
+	}
+	return chair.Collect(ctx, ack.Cosignature)
 }
 
 func (s *Site) approver() member.Approver {

@@ -40,6 +40,7 @@ type Node struct {
 	conn      net.PacketConn
 	owned     bool // conn is ours to close
 	transport *transport.Node
+	governor  *governor
 	leaf      *pki.Renewer
 	agents    *agent.Set
 	metrics   *metrics.Set
@@ -79,10 +80,11 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	}
 	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: site.message, KeyID: site.messageKeyID(),
 		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
-		Limits: site.limits(r.Limits), Resolve: r.Resolve})
+		Limits: site.limits(r.Limits), Resolve: r.Resolve, Behind: func(org transport.OrgID) { n.governor.suspect(org) }})
 	if err != nil {
 		return nil, err
 	}
+	n.governor = newGovernor(n.transport, site.members, site, n.log)
 	if n.agents, err = agent.NewSet(site.Config.Agents, agent.Env{Dir: site.Dir, Logger: n.log}); err != nil {
 		return nil, err
 	}
@@ -92,7 +94,8 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	}
 	n.Engine, err = flow.New(flow.Config{Org: site.Org(), Key: site.message, KeyID: site.messageKeyID(), Node: n.transport, DB: site.db, Log: n.Log,
 		Members: site.members.Current, Policy: engine, Agents: n.agents, ArtifactDir: filepath.Join(site.Dir, "artifacts"), Sealer: site.keyring.Sealer(),
-		MemoryLimit: int64(site.Config.Limits.Memory), Slots: int(site.Config.Limits.Agents), Now: site.now, Logger: n.log, Metrics: n.metrics})
+		MemoryLimit: int64(site.Config.Limits.Memory), Slots: int(site.Config.Limits.Agents), UpToDate: n.governor.upToDate,
+		Now: site.now, Logger: n.log, Metrics: n.metrics})
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +157,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lg.Go(func() error { return n.leaf.Run(lctx) })
 		return lg.Wait()
 	})
+	g.Go(func() error { return n.governor.run(gctx) })
 	g.Go(func() error {
 		defer stopLow()
 		n.ready.Store(true)

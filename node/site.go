@@ -43,6 +43,7 @@ const (
 	identityKey = "file:keys/identity.key"
 	messageKey  = "file:keys/message.key"
 	logKey      = "file:keys/log.key"
+	cosignerKey = "file:keys/cosigner.key"
 )
 
 // Options are what a new data directory is made with.
@@ -71,6 +72,7 @@ type Site struct {
 	identity hsm.Key
 	message  hsm.Key
 	log      hsm.Key
+	cosigner hsm.Key // nil in data directories made before there were certificates
 	root     *x509.Certificate
 	ca       *x509.Certificate
 	self     *x509.Certificate // of the identity key
@@ -207,7 +209,7 @@ func (s *Site) makeKeys(o Options) (err error) {
 		alg hsm.Algorithm
 		to  *hsm.Key
 	}{{rootKey, hsm.ECDSAP384, &root}, {issuingKey, hsm.ECDSAP384, &issuing}, {identityKey, hsm.ECDSAP384, &s.identity},
-		{messageKey, hsm.Ed25519, &s.message}, {logKey, hsm.Ed25519, &s.log}} {
+		{messageKey, hsm.Ed25519, &s.message}, {logKey, hsm.Ed25519, &s.log}, {cosignerKey, hsm.Ed25519, &s.cosigner}} {
 		if *k.to, err = s.keyring.Generate(k.uri, k.alg); err != nil {
 			return err
 		}
@@ -259,7 +261,10 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	for _, k := range []struct {
 		uri string
 		to  *hsm.Key
-	}{{identityKey, &s.identity}, {messageKey, &s.message}, {logKey, &s.log}} {
+	}{{identityKey, &s.identity}, {messageKey, &s.message}, {logKey, &s.log}, {cosignerKey, &s.cosigner}} {
+		if k.to == &s.cosigner && !s.hasKey(k.uri) {
+			continue
+		}
 		if *k.to, err = s.keyring.Open(k.uri); err != nil {
 			return nil, s.stage(err)
 		}
@@ -280,12 +285,24 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	return s, nil
 }
 
-func (s *Site) governance() member.Options { return member.Options{Key: s.log, Now: s.now} }
+func (s *Site) governance() member.Options {
+	o := member.Options{Org: s.Org(), Key: s.log, Now: s.now}
+	if s.cosigner != nil {
+		o.Cosigner = s.cosigner
+	}
+	return o
+}
+
+// hasKey reports whether the file that a key's URI names exists.
+func (s *Site) hasKey(uri string) bool {
+	_, err := os.Stat(filepath.Join(s.Dir, strings.TrimPrefix(uri, "file:")))
+	return err == nil
+}
 
 // Close zeroises the keys and unlocks the data directory. A Site whose node ran was closed by it.
 func (s *Site) Close() error {
 	var errs []error
-	for _, k := range []hsm.Key{s.identity, s.message, s.log} {
+	for _, k := range []hsm.Key{s.identity, s.message, s.log, s.cosigner} {
 		if k != nil {
 			errs = append(errs, k.Close())
 		}

@@ -10,30 +10,31 @@ import (
 	"fednode/flow"
 	"fednode/store"
 	"fednode/transport"
+	"fednode/transport/member"
 )
 
 // Status is a node at a glance.
 type Status struct {
-	Federation   string          `json:"federation"`
-	FederationID string          `json:"federation_id"`
-	Organization transport.OrgID `json:"organization_id"`
-	Instance     string          `json:"instance_id"`
-	Version      string          `json:"version"`
-	Started      time.Time       `json:"started"`
-	Listen       string          `json:"listen"`
-	Health       Health          `json:"health"`
-	Members      int             `json:"members"`
-	Chair        transport.OrgID `json:"chair"`
-	Log          LogStatus       `json:"log"`
-	Governance   LogStatus       `json:"governance"`
-	Certificate  time.Time       `json:"certificate_expires"`
-	Agreements   map[string]int  `json:"agreements"` // by state
-	Runs         map[string]int  `json:"runs"`       // by state, of this initiator
-	Waiting      int             `json:"approvals"`  // steps that wait for a human here
-	Evidence     int             `json:"evidence"`   // pieces kept against logs that were rolled back or forked
-	InMemory     int             `json:"artifacts_in_memory"`
-	OnDisk       int             `json:"artifacts_on_disk"`
-	FreeDisk     uint64          `json:"free_disk_bytes"`
+	Federation   string           `json:"federation"`
+	FederationID string           `json:"federation_id"`
+	Organization transport.OrgID  `json:"organization_id"`
+	Instance     string           `json:"instance_id"`
+	Version      string           `json:"version"`
+	Started      time.Time        `json:"started"`
+	Listen       string           `json:"listen"`
+	Health       Health           `json:"health"`
+	Members      int              `json:"members"`
+	Chair        transport.OrgID  `json:"chair"`
+	Log          LogStatus        `json:"log"`
+	Governance   GovernanceStatus `json:"governance"`
+	Certificate  time.Time        `json:"certificate_expires"`
+	Agreements   map[string]int   `json:"agreements"` // by state
+	Runs         map[string]int   `json:"runs"`       // by state, of this initiator
+	Waiting      int              `json:"approvals"`  // steps that wait for a human here
+	Evidence     int              `json:"evidence"`   // pieces kept against logs that were rolled back or forked
+	InMemory     int              `json:"artifacts_in_memory"`
+	OnDisk       int              `json:"artifacts_on_disk"`
+	FreeDisk     uint64           `json:"free_disk_bytes"`
 }
 
 // LogStatus is the head of a log.
@@ -43,14 +44,45 @@ type LogStatus struct {
 	Root   string `json:"root"`
 }
 
+// GovernanceStatus is the head of this node's copy of the governance log, and how far the members stand behind it.
+type GovernanceStatus struct {
+	LogStatus
+	InEffect  int64     `json:"in_effect"`           // entries whose changes are in force
+	Confirmed time.Time `json:"confirmed,omitzero"`  // when a quorum of the members last did
+	InFlight  string    `json:"in_flight,omitempty"` // what the change that is not in effect waits for
+	Alarm     string    `json:"alarm,omitempty"`
+}
+
+// governance describes this node's copy of the governance log.
+func (n *Node) governance() GovernanceStatus {
+	gov := n.site.members
+	set, head := gov.Current(), gov.Log().Head()
+	st := GovernanceStatus{LogStatus: LogStatus{set.GovOrigin(), head.Size, head.Root.String()}, InEffect: set.Head().Size, InFlight: gov.Flight()}
+	at, certified := gov.Seen()
+	if !certified {
+		return st
+	}
+	st.Confirmed = at
+	fresh := set.Charter().Freshness
+	switch age := n.site.now().Sub(at); {
+	case gov.Frozen() != "":
+		st.Alarm = "frozen: " + gov.Frozen()
+	case age > time.Duration(fresh.Limit):
+		st.Alarm = fmt.Sprintf("not confirmed by a quorum of the members for %s: new runs, attempts and grants are refused until they are reached", age.Round(time.Minute))
+	case age > time.Duration(fresh.Alarm):
+		st.Alarm = fmt.Sprintf("not confirmed by a quorum of the members for %s; new work stops after %s: see who cannot be reached", age.Round(time.Minute), time.Duration(fresh.Limit))
+	}
+	return st
+}
+
 // Status gathers the node's state.
 func (n *Node) Status() (Status, error) {
 	set := n.site.members.Current()
-	own, gov := n.Log.Head(), set.Head()
+	own := n.Log.Head()
 	st := Status{Federation: set.Name(), FederationID: set.FederationID(), Organization: n.site.Org(), Instance: string(n.site.Config.Instance),
 		Version: Version(), Started: n.started, Listen: n.conn.LocalAddr().String(), Health: n.Health(), Members: len(set.All()), Chair: set.Chair(),
 		Log:         LogStatus{n.site.logOrigin(), own.Size, own.Root.String()},
-		Governance:  LogStatus{set.GovOrigin(), gov.Size, gov.Root.String()},
+		Governance:  n.governance(),
 		Certificate: n.leaf.Leaf().Leaf.NotAfter, Agreements: map[string]int{}, Runs: map[string]int{}}
 	agreements, err := n.Engine.Agreements()
 	if err != nil {
@@ -72,6 +104,9 @@ func (n *Node) Status() (Status, error) {
 	}
 	st.Waiting = len(waiting)
 	err = n.site.db.View(func(tx *store.Tx) error {
+		if err := member.Forks(tx, func(member.Fork) error { st.Evidence++; return nil }); err != nil {
+			return err
+		}
 		return transport.AllEvidence(tx, func(transport.Evidence) error { st.Evidence++; return nil })
 	})
 	if err != nil {
@@ -110,15 +145,19 @@ type Health struct {
 // minFreeDisk is below what a node calls itself unhealthy, in bytes.
 const minFreeDisk = 64 << 20
 
-// Health checks that the node serves, that its certificate is valid and that the disk has room.
+// Health checks that the node serves, that its certificate is valid, that the disk has room and that the members stand
+// behind the governance log.
 func (n *Node) Health() Health {
-	h := Health{Status: "healthy", Checks: map[string]string{"serving": "ok", "certificate": "ok", "disk": "ok"}}
+	h := Health{Status: "healthy", Checks: map[string]string{"serving": "ok", "certificate": "ok", "disk": "ok", "governance": "ok"}}
 	fail := func(check, text string) { h.Status, h.Checks[check] = "unhealthy", text }
 	if !n.ready.Load() {
 		fail("serving", "starting or stopping")
 	}
 	if until := n.leaf.Leaf().Leaf.NotAfter; n.site.now().After(until) {
 		fail("certificate", "expired at "+until.UTC().Format(time.RFC3339)+"; check the clock and the issuing CA")
+	}
+	if alarm := n.governance().Alarm; alarm != "" {
+		fail("governance", alarm)
 	}
 	switch free, err := freeDisk(n.site.Dir); {
 	case err != nil:

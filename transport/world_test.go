@@ -37,6 +37,7 @@ type organisation struct {
 	id       OrgID
 	key      ed25519.PrivateKey // of messages
 	log      ed25519.PrivateKey
+	cosigner ed25519.PrivateKey
 	identity *ecdsa.PrivateKey
 	chain    []*x509.Certificate // identity, issuing
 	root     *x509.Certificate
@@ -50,13 +51,13 @@ func (o *organisation) leaf() *tls.Certificate { return o.renewer.Leaf() }
 
 // A world is a federation on one network.
 type world struct {
-	t       testing.TB
-	orgs    map[OrgID]*organisation
-	entries map[OrgID][]byte // of governance, by whom they are about
-	order   []OrgID          // in which they joined
-	set     *member.Set
-	peers   map[OrgID]*peer // as last started
-	router  *router         // nil on loopback
+	t      testing.TB
+	orgs   map[OrgID]*organisation
+	order  []OrgID       // in which they joined
+	sets   []*member.Set // after each of them had
+	set    *member.Set
+	peers  map[OrgID]*peer // as last started
+	router *router         // nil on loopback
 }
 
 // A router is a perfect network, except for what the test breaks.
@@ -123,34 +124,14 @@ func newLoopback(t testing.TB, names ...OrgID) *world {
 
 func (w *world) build(names []OrgID, listen func(int) (net.PacketConn, *net.UDPAddr)) {
 	w.t.Helper()
-	w.orgs, w.entries, w.peers = map[OrgID]*organisation{}, map[OrgID][]byte{}, map[OrgID]*peer{}
+	w.orgs, w.peers = map[OrgID]*organisation{}, map[OrgID]*peer{}
 	for i, id := range names {
 		o := newOrganisation(w.t, id)
 		o.conn, o.addr = listen(i)
 		w.orgs[id] = o
 		w.order = append([]OrgID{id}, w.order...)
 	}
-	for i, id := range w.order {
-		rec := w.orgs[id].record(w.t)
-		if i == 0 {
-			b, err := member.NewGenesis("test", member.DefaultCharter(), rec, w.orgs[id].approver(), randomBytes(16), time.Now())
-			w.must(err)
-			w.entries[id] = b
-		} else {
-			var approvals []member.Approval
-			for _, by := range w.order[:i] {
-				a, err := member.ApproveMember(w.set.FederationID(), rec, w.orgs[by].approver())
-				w.must(err)
-				approvals = append(approvals, a)
-			}
-			b, err := member.NewMemberEntry(rec, approvals, time.Now())
-			w.must(err)
-			w.entries[id] = b
-		}
-		if i == 0 || i == len(w.order)-1 {
-			w.set = w.fold(w.order[:i+1])
-		}
-	}
+	w.found()
 	for _, o := range w.orgs {
 		o.renewer = o.newRenewer(w.t, w.set.FederationID())
 	}
@@ -163,15 +144,38 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) fold(orgs []OrgID) *member.Set {
+// found begins the governance log at the first who joins and takes the others in.
+func (w *world) found() {
 	w.t.Helper()
-	var entries [][]byte
-	for _, id := range orgs {
-		entries = append(entries, w.entries[id])
-	}
-	s, err := member.Fold(entries)
+	ctx := context.Background()
+	db, err := store.Open(filepath.Join(w.t.TempDir(), "gov.db"), store.Options{})
 	w.must(err)
-	return s
+	defer db.Close()
+	chair := w.orgs[w.order[0]]
+	genesis, err := member.NewGenesis("test", member.DefaultCharter(), chair.record(w.t), chair.approver(), randomBytes(16), time.Now())
+	w.must(err)
+	gov, err := member.Found(ctx, db, genesis, member.Options{Org: chair.id, Key: chair.log, Cosigner: chair.cosigner, Now: time.Now})
+	w.must(err)
+	w.sets = []*member.Set{gov.Current()}
+	for i, id := range w.order[1:] {
+		rec := w.orgs[id].record(w.t)
+		var approvals []member.Approval
+		for _, by := range w.order[:i+1] {
+			a, err := member.ApproveMember(gov.Current().FederationID(), rec, w.orgs[by].approver())
+			w.must(err)
+			approvals = append(approvals, a)
+		}
+		w.must(gov.Admit(ctx, rec, approvals))
+		for range 2 { // the change, and the entry that certifies it
+			for _, by := range w.order[1 : i+1] {
+				line, err := ledger.Cosign(gov.Log().Checkpoint(), member.CosignerName(gov.Current().FederationID(), by), w.orgs[by].cosigner, time.Now())
+				w.must(err)
+				w.must(gov.Collect(ctx, line))
+			}
+		}
+		w.sets = append(w.sets, gov.Current())
+	}
+	w.set = gov.Current()
 }
 
 // without returns the set that the last to join is not in.
@@ -180,7 +184,7 @@ func (w *world) without(t *testing.T, last OrgID) *member.Set {
 	if w.order[len(w.order)-1] != last {
 		t.Fatalf("%s is not the last that joined", last)
 	}
-	return w.fold(w.order[:len(w.order)-1])
+	return w.sets[len(w.sets)-2]
 }
 
 func newOrganisation(t testing.TB, id OrgID) *organisation {
@@ -202,6 +206,8 @@ func newOrganisation(t testing.TB, id OrgID) *organisation {
 	must(err)
 	_, o.log, err = ed25519.GenerateKey(rand.Reader)
 	must(err)
+	_, o.cosigner, err = ed25519.GenerateKey(rand.Reader)
+	must(err)
 	rootKey, issuingKey, now := p384(), p384(), time.Now()
 	o.root, err = pki.NewRoot(rootKey, string(id), "", now)
 	must(err)
@@ -221,8 +227,8 @@ func (o *organisation) record(t testing.TB) member.SignedRecord {
 	t.Helper()
 	r := member.Record{OrganizationID: o.id, Name: string(o.id), Roots: [][]byte{o.root.Raw}, Endpoints: []string{o.addr.String()}, Sequence: 1,
 		IssuedAt: NewTime(time.Now()).String(), Keys: member.Keys{Message: []member.MessageKey{{KeyID: "k1", Alg: Ed25519, Public: o.key.Public().(ed25519.PublicKey)}},
-			Log: member.LogKey{Public: o.log.Public().(ed25519.PublicKey)}}}
-	s, err := member.SignRecord(r, o.chain, o.identity, o.key, o.log)
+			Log: member.LogKey{Public: o.log.Public().(ed25519.PublicKey)}, Cosigner: o.cosigner.Public().(ed25519.PublicKey)}}
+	s, err := member.SignRecord(r, o.chain, o.identity, o.key, o.log, o.cosigner)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,6 @@ import (
 	"fednode/hsm"
 	"fednode/node"
 	"fednode/transport"
-	"fednode/transport/member"
 )
 
 // Main runs the tests, or a worker that a test started.
@@ -136,23 +135,11 @@ func (f *Federation) connect() {
 func (f *Federation) admit() {
 	f.t.Helper()
 	ctx := context.Background()
-	chair := f.Orgs[0].site
-	f.must(chair.Found(ctx, "test"))
-	for i, o := range f.Orgs[1:] {
-		rec, err := o.site.Record()
-		f.must(err)
-		var approvals []member.Approval
-		for _, by := range f.Orgs[:i+1] {
-			a, err := by.site.Approve(rec)
-			f.must(err)
-			approvals = append(approvals, a)
-		}
-		f.must(chair.Admit(ctx, rec, approvals))
-		var bundle bytes.Buffer
-		f.must(chair.Bundle(&bundle))
-		for _, m := range f.Orgs[1 : i+2] {
-			f.must(m.site.Import(ctx, bytes.NewReader(bundle.Bytes()), chair.FederationID()))
-		}
+	sites := []*node.Site{f.Orgs[0].site}
+	f.must(sites[0].Found(ctx, "test"))
+	for _, o := range f.Orgs[1:] {
+		f.must(node.Admit(ctx, sites, o.site))
+		sites = append(sites, o.site)
 	}
 }
 

@@ -9,18 +9,15 @@
 package netns
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"fednode/hsm"
 	"fednode/node"
 	"fednode/transport"
-	"fednode/transport/member"
 )
 
 // An Org is one organisation of a plan.
@@ -67,38 +64,9 @@ func (p Plan) Found(ctx context.Context) (id string, err error) {
 		return "", err
 	}
 	for i, s := range sites[1:] {
-		if err := admit(ctx, chair, sites[:i+1], s); err != nil {
+		if err := node.Admit(ctx, sites[:i+1], s); err != nil {
 			return "", fmt.Errorf("%s: %w", s.Org(), err)
 		}
 	}
 	return chair.FederationID(), nil
-}
-
-// admit takes in a member with the approval of all those there are, and gives everybody the governance log.
-func admit(ctx context.Context, chair *node.Site, members []*node.Site, joiner *node.Site) error {
-	rec, err := joiner.Record()
-	if err != nil {
-		return err
-	}
-	var approvals []member.Approval
-	for _, m := range members {
-		a, err := m.Approve(rec)
-		if err != nil {
-			return err
-		}
-		approvals = append(approvals, a)
-	}
-	if err := chair.Admit(ctx, rec, approvals); err != nil {
-		return err
-	}
-	var log bytes.Buffer
-	if err := chair.Bundle(&log); err != nil {
-		return err
-	}
-	for _, m := range slices.Concat(members[1:], []*node.Site{joiner}) {
-		if err := m.Import(ctx, bytes.NewReader(log.Bytes()), chair.FederationID()); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -16,6 +16,7 @@ const (
 	actionFound   = "found"
 	actionMember  = "member"
 	actionCharter = "charter"
+	actionCertify = "certify" // is what a certificate does, and needs no approval
 )
 
 // An Approval is one member's signature under what an entry does: Ed25519 by its message key over

@@ -19,9 +19,17 @@ import (
 
 // Entry types of the governance log.
 const (
-	typeGenesis = "genesis"
-	typeMember  = "member"
-	typeCharter = "charter"
+	typeGenesis     = "genesis"
+	typeMember      = "member"
+	typeCharter     = "charter"
+	typeCertificate = "certificate"
+)
+
+// Versions of a governance log, which its genesis decides. In version 1 an entry took effect as soon as it was in the
+// log; such logs are read, and verify what rests on them, but nothing is added to them.
+const (
+	versionUncertified = 1
+	versionCertified   = 2
 )
 
 const (
@@ -43,11 +51,12 @@ type entry struct {
 	Nonce          []byte          `json:"nonce,omitempty"`
 	Charter        *Charter        `json:"charter,omitempty"`
 	Member         *SignedRecord   `json:"member,omitempty"`
+	Certificate    *Certificate    `json:"certificate,omitempty"` // of exactly the log before this entry
 	Approvals      []Approval      `json:"approvals"`
 }
 
 func newEntry(typ, action string, org OrgID, now time.Time) entry {
-	return entry{V: 1, Type: typ, Category: ledger.FederationManagement, Timestamp: now.UTC().Format(timeFormat), OrganizationID: org,
+	return entry{V: versionCertified, Type: typ, Category: ledger.FederationManagement, Timestamp: now.UTC().Format(timeFormat), OrganizationID: org,
 		Action: action, Result: "ok", Approvals: []Approval{}}
 }
 
@@ -70,7 +79,8 @@ func parseEntry(b []byte) (*entry, error) {
 	if err := json.Unmarshal(b, &kind); err != nil {
 		return nil, err
 	}
-	if known := kind.Type == typeGenesis || kind.Type == typeMember || kind.Type == typeCharter; !known || kind.V != 1 {
+	known := kind.Type == typeGenesis || kind.Type == typeMember || kind.Type == typeCharter || kind.Type == typeCertificate && kind.V == versionCertified
+	if !known || kind.V != versionUncertified && kind.V != versionCertified {
 		return nil, fmt.Errorf("type %.40q version %d is not known to this fednode; upgrade it", kind.Type, kind.V)
 	}
 	e := new(entry)
@@ -116,66 +126,29 @@ func NewGenesis(name string, c Charter, founder SignedRecord, p Approver, nonce 
 	return b, err
 }
 
-// NewMemberEntry returns an entry that admits a member, or renews its record.
-func NewMemberEntry(rec SignedRecord, approvals []Approval, now time.Time) ([]byte, error) {
+// newMemberEntry returns an entry that admits a member, or renews its record.
+func newMemberEntry(rec SignedRecord, approvals []Approval, now time.Time) entry {
 	e := newEntry(typeMember, actionMember, rec.Record.OrganizationID, now)
 	e.Member, e.Approvals = &rec, append(e.Approvals, approvals...)
-	return e.marshal()
+	return e
 }
 
-// NewCharterEntry returns an entry that changes the charter.
-func NewCharterEntry(c Charter, chair OrgID, approvals []Approval, now time.Time) ([]byte, error) {
+// newCharterEntry returns an entry that changes the charter.
+func newCharterEntry(c Charter, chair OrgID, approvals []Approval, now time.Time) entry {
 	e := newEntry(typeCharter, actionCharter, chair, now)
 	e.Charter, e.Approvals = &c, append(e.Approvals, approvals...)
-	return e.marshal()
-}
-
-// Fold verifies a governance log from genesis and returns the set that it leads to.
-func Fold(entries [][]byte) (*Set, error) {
-	if len(entries) == 0 || len(entries) > maxEntries {
-		return nil, fmt.Errorf("governance log of %d entries; 1 to %d are allowed", len(entries), maxEntries)
-	}
-	var s *Set
-	for i, b := range entries {
-		next, err := step(s, b)
-		if err != nil {
-			return nil, fmt.Errorf("governance entry %d: %w", i, err)
-		}
-		s = next
-	}
-	head, err := ledger.HeadOf(entries)
-	s.head = head
-	return s, err
-}
-
-// step returns the set after one more entry. Until members cosign, an entry takes effect when its approvals are
-// complete, which is when it is in the log at all.
-func step(s *Set, b []byte) (*Set, error) {
-	e, err := parseEntry(b)
-	if err != nil {
-		return nil, err
-	}
-	if (s == nil) != (e.Type == typeGenesis) {
-		return nil, fmt.Errorf("type %s out of place: genesis is the first entry, and only that", e.Type)
-	}
-	switch e.Type {
-	case typeGenesis:
-		return found(e, b)
-	case typeCharter:
-		return s.withCharter(e)
-	}
-	return s.withMember(e)
+	return e
 }
 
 func found(e *entry, b []byte) (*Set, error) {
-	if e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || e.Name == "" || len(e.Name) > maxNoun || !isText(e.Name) || len(e.Approvals) != 1 {
+	if e.Certificate != nil || e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || e.Name == "" || len(e.Name) > maxNoun || !isText(e.Name) || len(e.Approvals) != 1 {
 		return nil, errors.New("a genesis has a name, a nonce of 16 bytes, a charter, a member and its approval")
 	}
 	if err := e.Charter.check(); err != nil {
 		return nil, err
 	}
 	hash := ledger.LeafHash(b)
-	s := &Set{federationID: hex.EncodeToString(hash[:]), name: e.Name, chair: e.OrganizationID, charter: *e.Charter, members: map[OrgID]*Member{}}
+	s := &Set{version: e.V, federationID: hex.EncodeToString(hash[:]), name: e.Name, chair: e.OrganizationID, charter: *e.Charter, members: map[OrgID]*Member{}}
 	m, _, err := s.member(e)
 	if err != nil {
 		return nil, err
@@ -194,7 +167,12 @@ func found(e *entry, b []byte) (*Set, error) {
 		return nil, err
 	}
 	s.members[m.ID] = m
-	return s, nil
+	vkey, err := ledger.VKey(s.GovOrigin(), m.record.Record.Keys.Log.Public)
+	if err != nil {
+		return nil, err
+	}
+	s.gov, err = ledger.NewVerifier(vkey)
+	return s, err
 }
 
 // member verifies the entry's record and makes a member of it.
@@ -220,7 +198,16 @@ func (s *Set) member(e *entry) (*Member, *verified, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m.verifier, err = ledger.NewVerifier(vkey)
+	if m.verifier, err = ledger.NewVerifier(vkey); err != nil {
+		return nil, nil, err
+	}
+	if s.version == versionUncertified {
+		return m, v, nil
+	}
+	if r.Keys.Cosigner == nil {
+		return nil, nil, fmt.Errorf("record of %s has no cosigner key", m.ID)
+	}
+	m.cosigner, err = ledger.NewCosignatureVerifier(CosignerName(s.federationID, m.ID), r.Keys.Cosigner)
 	return m, v, err
 }
 

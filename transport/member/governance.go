@@ -5,32 +5,38 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"fednode/store"
-	"fednode/store/jcs"
 	"fednode/store/ledger"
 )
 
 // Errors of a node's governance log.
 var (
-	ErrNone  = errors.New("this node belongs to no federation yet")
-	ErrOther = errors.New("belongs to another federation")
+	ErrNone     = errors.New("this node belongs to no federation yet")
+	ErrOther    = errors.New("belongs to another federation")
+	ErrInFlight = errors.New("another change of the governance log is in flight; it takes effect when a quorum has cosigned it")
+	ErrFrozen   = errors.New("the governance log is frozen")
+	ErrNotChair = errors.New("the governance log is sequenced by its chair")
 )
 
 const (
-	metaBucket = "governance/meta"
-	maxBundle  = 64 << 20 // bytes
+	metaBucket     = "governance/meta"
+	cosignedBucket = "governance/cosigned" // size → root
 )
 
-var metaKey = []byte("federation")
+// Keys of metaBucket.
+var (
+	metaKey   = []byte("federation")
+	effectKey = []byte("effect")
+	freshKey  = []byte("fresh")
+	frozenKey = []byte("frozen")
+)
 
 // meta is what has to be known to open the log again.
 type meta struct {
@@ -44,17 +50,27 @@ type Governance struct {
 	db    *store.DB
 	log   *ledger.Log
 	chair bool
-	now   func() time.Time
-	set   atomic.Pointer[Set]
+	o     Options
+	set   atomic.Pointer[Set] // in force
 
-	mu   sync.Mutex // orders appends and imports
-	subs []func(*Set)
+	mu      sync.Mutex // orders everything that changes
+	fold    folding
+	effect  *Certificate          // puts the last change into force; kept apart until the next change embeds it
+	since   time.Time             // of the certificate that put the set into force
+	fresh   *Certificate          // newest of the log's head, or an earlier one
+	freshAt time.Time             // of fresh
+	sigs    map[OrgID]cosignature // of the log's head; at the chair
+	version uint64                // counts what the other members do not know yet
+	frozen  string
+	subs    []func(*Set)
 }
 
 // Options are what a governance log is opened with.
 type Options struct {
-	Key crypto.Signer // this organisation's log key; it signs if the organisation is the chair
-	Now func() time.Time
+	Org      OrgID
+	Key      crypto.Signer // this organisation's log key; it signs if the organisation is the chair
+	Cosigner crypto.Signer // this organisation's cosigner key; without one it cosigns nothing
+	Now      func() time.Time
 }
 
 // Found begins a governance log with the genesis entry, in db.
@@ -62,11 +78,11 @@ func Found(ctx context.Context, db *store.DB, genesis []byte, o Options) (*Gover
 	if _, err := Open(db, o); !errors.Is(err, ErrNone) {
 		return nil, errors.Join(errors.New("this node belongs to a federation already"), err)
 	}
-	s, err := Fold([][]byte{genesis})
+	f, err := foldAll([][]byte{genesis})
 	if err != nil {
 		return nil, err
 	}
-	g, err := open(db, s, o)
+	g, err := open(db, f, o)
 	if err != nil {
 		return nil, err
 	}
@@ -77,34 +93,12 @@ func Found(ctx context.Context, db *store.DB, genesis []byte, o Options) (*Gover
 		return nil, err
 	}
 	if g.log.Head().Size == 0 {
-		err = g.append(ctx, genesis)
+		err = g.commit(ctx, move{fold: f, entries: [][]byte{genesis}})
+	}
+	if err == nil {
+		err = g.Renew(ctx)
 	}
 	return g, err
-}
-
-// Import begins a mirror, in db, with a bundle of the federation whose id the caller knows.
-func Import(ctx context.Context, db *store.DB, r io.Reader, federationID string, o Options) (*Governance, error) {
-	if federationID == "" {
-		return nil, errors.New("import of a governance log: the federation's id is not known")
-	}
-	b, s, err := readBundle(r, federationID)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := Open(db, o); !errors.Is(err, ErrNone) {
-		return nil, errors.Join(errors.New("this node belongs to a federation already"), err)
-	}
-	g, err := open(db, s, o)
-	if err != nil {
-		return nil, err
-	}
-	if g.chair {
-		return nil, errors.New("this organisation chairs that federation; its log is not imported but restored")
-	}
-	if err := g.keepMeta(ctx); err != nil {
-		return nil, err
-	}
-	return g, g.extend(ctx, b, s)
 }
 
 // Open opens the governance log in db, or returns ErrNone.
@@ -131,32 +125,34 @@ func Open(db *store.DB, o Options) (*Governance, error) {
 	if mirror.Head().Size == 0 {
 		return nil, ErrNone // a crash came between meta and the first entries
 	}
-	s, err := fold(mirror)
+	entries, err := entriesOf(mirror, 0, mirror.Head().Size)
 	if err != nil {
 		return nil, err
 	}
-	if s.federationID != m.FederationID {
+	f, err := foldAll(entries)
+	if err != nil {
+		return nil, err
+	}
+	if f.set.federationID != m.FederationID {
 		return nil, fmt.Errorf("governance log in %s: %w", db.Path(), ErrOther)
 	}
-	return open(db, s, o)
+	g, err := open(db, f, o)
+	if err != nil {
+		return nil, err
+	}
+	return g, g.restore()
 }
 
 // open opens the log of the set's federation: with the signer if the chair's log key is ours.
-func open(db *store.DB, s *Set, o Options) (*Governance, error) {
+func open(db *store.DB, f folding, o Options) (*Governance, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g := &Governance{db: db, now: o.Now}
-	chair := s.members[s.chair]
-	pub := ed25519.PublicKey(chair.record.Record.Keys.Log.Public)
-	c := ledger.Config{Name: "gov", Origin: s.GovOrigin(), Now: o.Now}
-	vkey, err := ledger.VKey(c.Origin, pub)
-	if err != nil {
-		return nil, err
-	}
-	if c.Verifier, err = ledger.NewVerifier(vkey); err != nil {
-		return nil, err
-	}
+	g := &Governance{db: db, o: o, fold: f, since: f.since, sigs: map[OrgID]cosignature{}}
+	s := f.set
+	pub := ed25519.PublicKey(s.members[s.chair].record.Record.Keys.Log.Public)
+	c := ledger.Config{Name: "gov", Origin: s.GovOrigin(), Verifier: s.gov, Now: o.Now}
+	var err error
 	if o.Key != nil && pub.Equal(o.Key.Public()) {
 		g.chair = true
 		if c.Signer, err = ledger.NewSigner(c.Origin, o.Key); err != nil {
@@ -168,6 +164,53 @@ func open(db *store.DB, s *Set, o Options) (*Governance, error) {
 	}
 	g.set.Store(s)
 	return g, nil
+}
+
+// restore takes up the certificates that were kept apart.
+func (g *Governance) restore() error {
+	err := g.db.View(func(tx *store.Tx) error {
+		b := tx.Bucket(metaBucket)
+		g.frozen = string(b.Get(frozenKey))
+		for key, to := range map[string]**Certificate{string(effectKey): &g.effect, string(freshKey): &g.fresh} {
+			if v := b.Get([]byte(key)); v != nil {
+				if err := json.Unmarshal(v, to); err != nil {
+					return fmt.Errorf("governance log: certificate %s: %w", key, err)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s := g.fold.set
+	if g.effect != nil {
+		settled, err := g.fold.settle(g.effect, g.fold.tree.Head())
+		if err != nil {
+			return fmt.Errorf("governance log in %s: %w", g.db.Path(), err)
+		}
+		s, g.since = settled.set, settled.since
+		g.set.Store(s)
+	}
+	if g.fresh == nil {
+		return nil
+	}
+	// One that was counted under an earlier set is of no more use; the set in force came later.
+	if head, err := g.headOf(g.fresh, s); err == nil {
+		if at, err := s.verifyCertificate(g.fresh, head); err == nil {
+			g.freshAt = at
+		}
+	}
+	return nil
+}
+
+// headOf returns this log's head at the size of the certificate's checkpoint.
+func (g *Governance) headOf(c *Certificate, s *Set) (ledger.Head, error) {
+	head, err := ledger.ParseCheckpoint([]byte(c.Checkpoint), s.gov)
+	if err != nil {
+		return head, err
+	}
+	return g.log.HeadAt(head.Size)
 }
 
 func (g *Governance) keepMeta(ctx context.Context) error {
@@ -183,23 +226,15 @@ func (g *Governance) keepMeta(ctx context.Context) error {
 	return g.db.Update(ctx, func(tx *store.Tx) error { return tx.Bucket(metaBucket).Put(metaKey, v) })
 }
 
-func fold(l *ledger.Log) (*Set, error) {
-	entries, err := entriesOf(l, l.Head().Size)
-	if err != nil {
-		return nil, err
-	}
-	return Fold(entries)
-}
-
-func entriesOf(l *ledger.Log, size int64) ([][]byte, error) {
-	entries := make([][]byte, 0, size)
-	for i, e := range l.Entries(0, size) {
+func entriesOf(l *ledger.Log, from, to int64) ([][]byte, error) {
+	entries := make([][]byte, 0, to-from)
+	for i, e := range l.Entries(from, to) {
 		if i >= 0 {
 			entries = append(entries, e)
 		}
 	}
-	if int64(len(entries)) != size {
-		return nil, fmt.Errorf("governance log: %w: %d of %d entries", ledger.ErrDamaged, len(entries), size)
+	if int64(len(entries)) != to-from {
+		return nil, fmt.Errorf("governance log: %w: %d of %d entries from %d on", ledger.ErrDamaged, len(entries), to-from, from)
 	}
 	return entries, nil
 }
@@ -210,179 +245,150 @@ func (g *Governance) Current() *Set { return g.set.Load() }
 // Log returns the governance log, or this node's mirror of it.
 func (g *Governance) Log() *ledger.Log { return g.log }
 
-// Subscribe calls fn with every new set, one after the other. It must not block.
+// Chair reports whether this organisation sequences the log.
+func (g *Governance) Chair() bool { return g.chair }
+
+// Subscribe calls fn after whatever changes here: entries, certificates, members. It must not block, and must not call
+// back.
 func (g *Governance) Subscribe(fn func(*Set)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.subs = append(g.subs, fn)
 }
 
-// Admit appends an entry that admits a member or renews its record, with its approvals. Only the chair appends.
+// Admit appends an entry that admits a member or renews its record, with its approvals. Only the chair appends. The
+// entry takes effect when a quorum has cosigned it; until then the next change is refused with ErrInFlight.
 func (g *Governance) Admit(ctx context.Context, rec SignedRecord, approvals []Approval) error {
-	e, err := NewMemberEntry(rec, approvals, g.now())
-	if err != nil {
-		return err
-	}
-	return g.append(ctx, e)
+	return g.propose(ctx, newMemberEntry(rec, approvals, g.o.Now()))
 }
 
 // SetCharter appends an entry that changes the charter. Only the chair appends.
 func (g *Governance) SetCharter(ctx context.Context, c Charter, approvals []Approval) error {
-	e, err := NewCharterEntry(c, g.Current().chair, approvals, g.now())
+	return g.propose(ctx, newCharterEntry(c, g.Current().chair, approvals, g.o.Now()))
+}
+
+// propose appends a change that can take effect, or nothing.
+func (g *Governance) propose(ctx context.Context, e entry) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case !g.chair:
+		return fmt.Errorf("%w, %s", ErrNotChair, g.Current().chair)
+	case g.frozen != "":
+		return fmt.Errorf("%w: %s", ErrFrozen, g.frozen)
+	case g.fold.set.version == versionUncertified:
+		return errors.New("this federation was founded by an earlier version of fednode, whose governance log can be read but not continued; found it again")
+	case g.fold.change != nil && g.effect == nil:
+		return ErrInFlight
+	}
+	e.Certificate = g.effect
+	b, err := e.marshal()
 	if err != nil {
 		return err
 	}
-	return g.append(ctx, e)
+	f, err := g.fold.next(b)
+	if err != nil {
+		return err
+	}
+	if err := g.commit(ctx, move{fold: f, entries: [][]byte{b}}); err != nil {
+		return err
+	}
+	return g.advance(ctx)
 }
 
-// append adds an entry that takes effect, or none.
-func (g *Governance) append(ctx context.Context, e []byte) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.chair {
-		return fmt.Errorf("the governance log is sequenced by its chair, %s", g.Current().chair)
+// A move is what changes at once. It has been verified.
+type move struct {
+	fold       folding
+	entries    [][]byte
+	heads      []ledger.Head // after each of them, for a mirror
+	checkpoint []byte        // that signs them, for a mirror
+	effect     *Certificate  // of the folding's head
+	fresh      *Certificate  // of the folding's head
+	freshAt    time.Time
+}
+
+// commit puts a move on the disk and then into force. g.mu is held.
+func (g *Governance) commit(ctx context.Context, m move) error {
+	effect := m.effect
+	if effect == nil && len(m.entries) == 0 {
+		effect = g.effect
 	}
-	s := g.Current()
-	if g.log.Head().Size > 0 {
-		var err error
-		if s, err = step(s, e); err != nil {
+	s, since := m.fold.set, m.fold.since
+	if effect != nil {
+		settled, err := m.fold.settle(effect, m.fold.tree.Head())
+		if err != nil {
 			return err
 		}
+		s, since = settled.set, settled.since
 	}
+	head := m.fold.tree.Head()
 	err := g.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := g.log.Append(tx, e)
-		return err
+		if err := g.write(tx, m); err != nil {
+			return err
+		}
+		if err := keepCertificate(tx, effectKey, effect); err != nil {
+			return err
+		}
+		if m.fresh != nil {
+			if err := keepCertificate(tx, freshKey, m.fresh); err != nil {
+				return err
+			}
+		}
+		if g.o.Cosigner == nil {
+			return nil
+		}
+		for _, h := range m.heads {
+			if v := tx.Bucket(cosignedBucket).Get(sizeKey(h.Size)); v != nil && !bytes.Equal(v, h.Root[:]) {
+				return fmt.Errorf("governance log at size %d: %w", h.Size, errCosigned)
+			}
+		}
+		return keepCosigned(tx, head)
 	})
 	if err != nil {
 		return err
 	}
-	g.install(s.at(g.log.Head()))
+	if len(m.entries) > 0 {
+		g.sigs = map[OrgID]cosignature{}
+	}
+	g.fold, g.effect, g.since = m.fold, effect, since
+	if m.fresh != nil {
+		g.fresh, g.freshAt = m.fresh, m.freshAt
+	}
+	g.moved(s)
 	return nil
 }
 
-func (g *Governance) install(s *Set) {
+func (g *Governance) write(tx *store.Tx, m move) error {
+	switch {
+	case len(m.entries) == 0:
+		return nil
+	case !g.chair:
+		return g.log.Extend(tx, m.entries, m.checkpoint)
+	}
+	for _, e := range m.entries {
+		if _, err := g.log.Append(tx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keepCertificate(tx *store.Tx, key []byte, c *Certificate) error {
+	if c == nil {
+		return tx.Bucket(metaBucket).Delete(key)
+	}
+	v, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(metaBucket).Put(key, v)
+}
+
+// moved makes s the set in force and tells everybody who asked to be told. g.mu is held.
+func (g *Governance) moved(s *Set) {
+	g.version++
 	g.set.Store(s)
 	for _, fn := range g.subs {
 		fn(s)
 	}
-}
-
-// A bundle is a governance log in one file.
-type bundle struct {
-	Format     string            `json:"format"`
-	Entries    []json.RawMessage `json:"entries"`
-	Checkpoint []byte            `json:"checkpoint"`
-}
-
-const bundleFormat = "fednode/governance-bundle/v1"
-
-// ExportBundle writes the governance log, whole, as one canonical JSON object with its entries and checkpoint.
-func (g *Governance) ExportBundle(w io.Writer) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := bundle{Format: bundleFormat, Checkpoint: g.log.Checkpoint()}
-	entries, err := entriesOf(g.log, g.log.Head().Size)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		b.Entries = append(b.Entries, e)
-	}
-	text, err := jcs.Marshal(b)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(text)
-	return err
-}
-
-// ReadBundle verifies a bundle from genesis and returns the set that it leads to. A federationID that is not empty pins
-// the federation.
-func ReadBundle(r io.Reader, federationID string) (*Set, error) {
-	_, s, err := readBundle(r, federationID)
-	return s, err
-}
-
-func readBundle(r io.Reader, federationID string) (*bundle, *Set, error) {
-	fail := func(err error) (*bundle, *Set, error) { return nil, nil, fmt.Errorf("governance bundle: %w", err) }
-	text, err := io.ReadAll(io.LimitReader(r, maxBundle+1))
-	if err != nil {
-		return fail(err)
-	}
-	if len(text) > maxBundle {
-		return fail(fmt.Errorf("more than %d bytes", maxBundle))
-	}
-	b := new(bundle)
-	if err := jcs.UnmarshalCanonical(text, b); err != nil {
-		return fail(err)
-	}
-	if b.Format != bundleFormat || len(b.Entries) == 0 {
-		return fail(fmt.Errorf("format %.40q with %d entries; this fednode reads %s", b.Format, len(b.Entries), bundleFormat))
-	}
-	if h := ledger.LeafHash(b.Entries[0]); federationID != "" && hex.EncodeToString(h[:]) != federationID {
-		return fail(fmt.Errorf("of federation %x, not %s: %w", h[:], federationID, ErrOther)) // before the work of folding it
-	}
-	s, err := Fold(b.entries())
-	if err != nil {
-		return fail(err)
-	}
-	vkey, err := ledger.VKey(s.GovOrigin(), s.members[s.chair].record.Record.Keys.Log.Public)
-	if err != nil {
-		return fail(err)
-	}
-	v, err := ledger.NewVerifier(vkey)
-	if err != nil {
-		return fail(err)
-	}
-	head, err := ledger.ParseCheckpoint(b.Checkpoint, v)
-	if err != nil {
-		return fail(err)
-	}
-	if head != s.head {
-		return fail(errors.New("its checkpoint signs another log than its entries"))
-	}
-	return b, s, nil
-}
-
-func (b *bundle) entries() (out [][]byte) {
-	for _, e := range b.Entries {
-		out = append(out, e)
-	}
-	return out
-}
-
-// ImportBundle takes in what a bundle of this federation has beyond this mirror. An older bundle changes nothing; one
-// that contradicts what is here is refused.
-func (g *Governance) ImportBundle(ctx context.Context, r io.Reader) error {
-	b, s, err := readBundle(r, g.Current().federationID)
-	if err != nil {
-		return err
-	}
-	return g.extend(ctx, b, s)
-}
-
-// extend takes in what the bundle, which folds to s, has beyond this mirror.
-func (g *Governance) extend(ctx context.Context, b *bundle, s *Set) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	entries := b.entries()
-	have := int(g.log.Head().Size)
-	held, err := entriesOf(g.log, int64(min(have, len(entries))))
-	if err != nil {
-		return err
-	}
-	for i, e := range held {
-		if !bytes.Equal(e, entries[i]) {
-			return fmt.Errorf("governance entry %d differs from the one here: %w", i, ledger.ErrFork)
-		}
-	}
-	if len(entries) <= have {
-		return nil
-	}
-	err = g.db.Update(ctx, func(tx *store.Tx) error { return g.log.Extend(tx, entries[have:], b.Checkpoint) })
-	if err != nil {
-		return err
-	}
-	g.install(s)
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"fednode/store"
 	"fednode/store/jcs"
@@ -31,11 +32,30 @@ func openDB(t testing.TB) *store.DB {
 // chair begins the federation's log at its founder.
 func (f *federation) chair(t testing.TB, db *store.DB) *Governance {
 	t.Helper()
-	g, err := Found(t.Context(), db, f.entries[0], Options{Key: f.orgs[0].log})
+	g, err := Found(t.Context(), db, f.entries[0], f.orgs[0].options())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return g
+}
+
+// options are what the organisation opens its copy of a governance log with.
+func (o *organisation) options() Options {
+	return Options{Org: o.id, Key: o.log, Cosigner: o.cosigner, Now: func() time.Time { return testNow }}
+}
+
+// cosign has the members but the chair cosign until the change in flight is in effect.
+func (f *federation) cosign(t testing.TB, g *Governance) {
+	t.Helper()
+	for range 2 {
+		checkpoint := g.Log().Checkpoint()
+		for _, o := range f.orgs[1:] {
+			line := must(ledger.Cosign(checkpoint, CosignerName(f.id(t), o.id), o.cosigner, testNow))
+			if err := g.Collect(t.Context(), line); err != nil && bytes.Equal(checkpoint, g.Log().Checkpoint()) {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // join admits another organisation at the chair, approved by all.
@@ -45,6 +65,10 @@ func (f *federation) join(t testing.TB, g *Governance, id OrgID) {
 	rec := o.record(nil)
 	if err := g.Admit(t.Context(), rec, f.approvals(t, rec, f.orgs...)); err != nil {
 		t.Fatal(err)
+	}
+	f.cosign(t, g)
+	if m, ok := g.Current().Get(id); !ok || g.Flight() != "" {
+		t.Fatalf("%s was admitted, but is not in force: %v %s", id, m, g.Flight())
 	}
 	f.orgs = append(f.orgs, o)
 }
@@ -73,11 +97,15 @@ func TestGovernance(t *testing.T) {
 	}
 	g := f.chair(t, db)
 	var seen []int
-	g.Subscribe(func(s *Set) { seen = append(seen, len(s.All())) })
+	g.Subscribe(func(s *Set) {
+		if n := len(s.All()); len(seen) == 0 || n != seen[len(seen)-1] {
+			seen = append(seen, n)
+		}
+	})
 	first := g.Current()
 	f.join(t, g, "org-b")
 	f.join(t, g, "org-c")
-	if !slices.Equal(seen, []int{2, 3}) || len(first.All()) != 1 {
+	if !slices.Equal(seen, []int{1, 2, 3}) || len(first.All()) != 1 {
 		t.Errorf("subscribers saw %v; the first set has %d members", seen, len(first.All()))
 	}
 	c := DefaultCharter()
@@ -92,7 +120,11 @@ func TestGovernance(t *testing.T) {
 	if err := g.SetCharter(t.Context(), c, approvals); err != nil {
 		t.Fatal(err)
 	}
-	if g.Current().Head() != g.Log().Head() || g.Current().Charter() != c || g.Log().Head().Size != 4 {
+	if g.Current().Charter() == c {
+		t.Error("the charter is in force before anybody has cosigned it")
+	}
+	f.cosign(t, g)
+	if g.Current().Head() != g.Log().Head() || g.Current().Charter() != c || g.Log().Head().Size != 7 {
 		t.Errorf("%+v", g.Current())
 	}
 	// A new start reads the same, with the key or without.
@@ -133,7 +165,7 @@ func TestFoundRefusals(t *testing.T) {
 		}
 	}
 	// A crash between the two transactions of founding: founding again mends it.
-	g := must(open(db, f.set(t), Options{Key: f.orgs[0].log}))
+	g := must(open(db, must(foldAll(f.entries)), f.orgs[0].options()))
 	if err := g.keepMeta(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +259,7 @@ func TestImportRefusals(t *testing.T) {
 	}
 	for what, in := range map[string][]byte{
 		"nothing":              nil,
-		"another format":       alter(func(b *bundle) { b.Format = "fednode/governance-bundle/v2" }),
+		"another format":       alter(func(b *bundle) { b.Format = "fednode/governance-bundle/v1" }),
 		"no entries":           alter(func(b *bundle) { b.Entries = []json.RawMessage{} }),
 		"an entry less":        alter(func(b *bundle) { b.Entries = b.Entries[:1] }),
 		"a null entry":         alter(func(b *bundle) { b.Entries[1] = json.RawMessage("null") }),
@@ -312,7 +344,7 @@ func TestTwoAtOnce(t *testing.T) {
 		wg.Go(func() { errs[i] = g.Admit(context.Background(), rec, approvals) })
 	}
 	wg.Wait()
-	if (errs[0] == nil) == (errs[1] == nil) || len(g.Current().All()) != 2 || g.Log().Head().Size != 2 {
+	if (errs[0] == nil) == (errs[1] == nil) || len(g.Current().All()) != 2 || g.Log().Head().Size != 3 {
 		t.Errorf("%v, members %v", errs, ids(g.Current()))
 	}
 }

@@ -8,12 +8,16 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
+	"fednode/store/ledger"
 	"fednode/transport/pki"
 )
 
@@ -27,6 +31,7 @@ type organisation struct {
 	chain    []*x509.Certificate
 	message  ed25519.PrivateKey
 	log      ed25519.PrivateKey
+	cosigner ed25519.PrivateKey
 	sequence int64
 }
 
@@ -45,7 +50,7 @@ func newKey() ed25519.PrivateKey {
 }
 
 func newOrg(id OrgID) *organisation {
-	o := &organisation{id: id, identity: p384(), message: newKey(), log: newKey()}
+	o := &organisation{id: id, identity: p384(), message: newKey(), log: newKey(), cosigner: newKey()}
 	o.certify()
 	return o
 }
@@ -65,7 +70,7 @@ func (o *organisation) unsigned(alter func(*Record)) Record {
 	o.sequence++
 	r := Record{OrganizationID: o.id, Name: "Organisation " + string(o.id), Jurisdiction: "DE", Roots: [][]byte{o.root.Raw},
 		Endpoints: []string{string(o.id) + ".example:443"}, Sequence: o.sequence, IssuedAt: testNow.Format(timeFormat)}
-	r.Keys = Keys{Message: []MessageKey{{"k1", "Ed25519", public(o.message)}}, Log: LogKey{0, public(o.log)}}
+	r.Keys = Keys{Message: []MessageKey{{"k1", "Ed25519", public(o.message)}}, Log: LogKey{0, public(o.log)}, Cosigner: public(o.cosigner)}
 	if alter != nil {
 		alter(&r)
 	}
@@ -73,7 +78,7 @@ func (o *organisation) unsigned(alter func(*Record)) Record {
 }
 
 func (o *organisation) sign(r Record, more ...crypto.Signer) (SignedRecord, error) {
-	return SignRecord(r, o.chain, o.identity, append([]crypto.Signer{o.message, o.log}, more...)...)
+	return SignRecord(r, o.chain, o.identity, append([]crypto.Signer{o.message, o.log, o.cosigner}, more...)...)
 }
 
 func (o *organisation) record(alter func(*Record)) SignedRecord {
@@ -82,11 +87,12 @@ func (o *organisation) record(alter func(*Record)) SignedRecord {
 
 func (o *organisation) approver() Approver { return Approver{o.id, "k1", o.message} }
 
-// A federation is a governance log with the organisations in it.
+// A federation is a governance log with the organisations in it, the last change in effect.
 type federation struct {
 	orgs    []*organisation
 	entries [][]byte
-	folded  *Set // of the first entries, up to its head
+	effect  *Certificate // of the entries
+	folded  *Set         // of the first entries, up to its head
 }
 
 func founded(t testing.TB, c Charter) *federation {
@@ -111,16 +117,22 @@ func newFederation(t testing.TB, n int, c Charter) *federation {
 	return f
 }
 
-func (f *federation) id(t testing.TB) string { t.Helper(); return f.set(t).FederationID() }
+func (f *federation) id(testing.TB) string {
+	h := ledger.LeafHash(f.entries[0])
+	return hex.EncodeToString(h[:])
+}
 
 func (f *federation) set(t testing.TB) *Set {
 	t.Helper()
 	if f.folded == nil || f.folded.Head().Size != int64(len(f.entries)) {
-		s, err := Fold(f.entries)
+		l, err := foldAll(f.entries)
+		if err == nil && f.effect != nil {
+			l, err = l.settle(f.effect, l.tree.Head())
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.folded = s
+		f.folded = l.set
 	}
 	return f.folded
 }
@@ -137,24 +149,58 @@ func (f *federation) approvals(t testing.TB, rec SignedRecord, by ...*organisati
 	return out
 }
 
-// try returns what the log with a member entry more folds to.
+// apply returns what a change makes of a set.
+func apply(s *Set, e entry) (*Set, error) {
+	b, err := e.marshal()
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parseEntry(b)
+	if err != nil {
+		return nil, err
+	}
+	return s.apply(parsed)
+}
+
+// try returns what a member entry more would make of the federation.
 func (f *federation) try(t testing.TB, rec SignedRecord, approvals ...Approval) (*Set, error) {
 	t.Helper()
-	e, err := NewMemberEntry(rec, approvals, testNow.Add(time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return step(f.set(t), e)
+	return apply(f.set(t), newMemberEntry(rec, approvals, testNow.Add(time.Minute)))
 }
 
 func (f *federation) admit(t testing.TB, rec SignedRecord, by ...*organisation) {
 	t.Helper()
-	e, err := NewMemberEntry(rec, f.approvals(t, rec, by...), testNow.Add(time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.entries = append(slices.Clip(f.entries), e)
+	f.add(t, newMemberEntry(rec, f.approvals(t, rec, by...), testNow.Add(time.Minute)))
+}
+
+// add has a change enter the log, be certified and take effect.
+func (f *federation) add(t testing.TB, e entry) {
+	t.Helper()
 	f.set(t)
+	e.Certificate = f.effect
+	f.entries = append(slices.Clip(f.entries), must(e.marshal()))
+	c := certificate(f.id(t), f.entries, f.orgs...)
+	f.entries = append(f.entries, must(newCertificateEntry(c, f.orgs[0].id, testNow)))
+	f.effect = certificate(f.folded.federationID, f.entries, f.orgs...)
+	f.folded = nil
+	f.set(t)
+}
+
+// checkpointOf signs the log of these entries as its chair.
+func checkpointOf(federationID string, entries [][]byte, chair *organisation) []byte {
+	head := must(ledger.HeadOf(entries))
+	s := must(ledger.NewSigner(govOrigin(federationID), chair.log))
+	return must(note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", govOrigin(federationID), head.Size, head.Root)}, s))
+}
+
+// certificate has organisations, the first of which chairs, cosign the log of these entries.
+func certificate(federationID string, entries [][]byte, by ...*organisation) *Certificate {
+	c := &Certificate{Checkpoint: string(checkpointOf(federationID, entries, by[0]))}
+	for _, o := range by {
+		c.Cosignatures = append(c.Cosignatures, must(ledger.Cosign([]byte(c.Checkpoint), CosignerName(federationID, o.id), o.cosigner, testNow)))
+	}
+	slices.Sort(c.Cosignatures)
+	return c
 }
 
 func wantError(t *testing.T, what string, err error, text string) {
@@ -220,15 +266,19 @@ func TestRecordRefusals(t *testing.T) {
 		"key id twice": {func(r *Record) {
 			r.Keys.Message = append(r.Keys.Message, MessageKey{"k1", "Ed25519", public(newKey())})
 		}, "unique"},
-		"log key for message": {func(r *Record) { r.Keys.Message[0].Public = public(o.log) }, "unique"},
-		"odd key id":          {func(r *Record) { r.Keys.Message[0].KeyID = "a b" }, "key"},
-		"no log key":          {func(r *Record) { r.Keys.Log.Public = nil }, "log key"},
-		"negative generation": {func(r *Record) { r.Keys.Log.Generation = -1 }, "generation"},
-		"sequence 0":          {func(r *Record) { r.Sequence = 0 }, "sequence"},
-		"no time":             {func(r *Record) { r.IssuedAt = "" }, "issued_at"},
-		"time with a comma":   {func(r *Record) { r.IssuedAt = "2026-11-24T08:00:00,000Z" }, "issued_at"},
-		"before its root":     {func(r *Record) { r.IssuedAt = "2020-11-24T08:00:00.000Z" }, "not yet valid"},
-		"after its root":      {func(r *Record) { r.IssuedAt = "2056-11-24T08:00:00.000Z" }, "expired"},
+		"log key for message":     {func(r *Record) { r.Keys.Message[0].Public = public(o.log) }, "unique"},
+		"odd key id":              {func(r *Record) { r.Keys.Message[0].KeyID = "a b" }, "key"},
+		"short cosigner key":      {func(r *Record) { r.Keys.Cosigner = []byte{1} }, "cosigner key"},
+		"log key as cosigner":     {func(r *Record) { r.Keys.Cosigner = r.Keys.Log.Public }, "cosigner key"},
+		"message key as cosigner": {func(r *Record) { r.Keys.Cosigner = public(o.message) }, "unique"},
+		"unproven cosigner":       {func(r *Record) { r.Keys.Cosigner = public(newKey()) }, "possession"},
+		"no log key":              {func(r *Record) { r.Keys.Log.Public = nil }, "log key"},
+		"negative generation":     {func(r *Record) { r.Keys.Log.Generation = -1 }, "generation"},
+		"sequence 0":              {func(r *Record) { r.Sequence = 0 }, "sequence"},
+		"no time":                 {func(r *Record) { r.IssuedAt = "" }, "issued_at"},
+		"time with a comma":       {func(r *Record) { r.IssuedAt = "2026-11-24T08:00:00,000Z" }, "issued_at"},
+		"before its root":         {func(r *Record) { r.IssuedAt = "2020-11-24T08:00:00.000Z" }, "not yet valid"},
+		"after its root":          {func(r *Record) { r.IssuedAt = "2056-11-24T08:00:00.000Z" }, "expired"},
 		"an unproven key": {func(r *Record) {
 			r.Keys.Message = append(r.Keys.Message, MessageKey{"k2", "Ed25519", public(newKey())})
 		}, "possession"},
@@ -278,10 +328,10 @@ func TestSignedRecordRefusals(t *testing.T) {
 			t.Errorf("%s: was approved", what)
 		}
 	}
-	if _, err := SignRecord(o.unsigned(nil), o.chain, o.identity, o.message, o.log, p384()); err == nil {
+	if _, err := SignRecord(o.unsigned(nil), o.chain, o.identity, o.message, o.log, o.cosigner, p384()); err == nil {
 		t.Error("a software key that is not Ed25519 was taken")
 	}
-	if _, err := SignRecord(o.unsigned(nil), o.chain, other.identity, o.message, o.log); err == nil {
+	if _, err := SignRecord(o.unsigned(nil), o.chain, other.identity, o.message, o.log, o.cosigner); err == nil {
 		t.Error("signed by a key that the chain does not certify")
 	}
 }

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -74,8 +75,9 @@ type Record struct {
 
 // Keys are the software keys that the record binds to the organisation.
 type Keys struct {
-	Message []MessageKey `json:"message"`
-	Log     LogKey       `json:"log"`
+	Message  []MessageKey `json:"message"`
+	Log      LogKey       `json:"log"`
+	Cosigner []byte       `json:"cosigner,omitempty"` // Ed25519; logs of other members are cosigned with it
 }
 
 // A MessageKey signs envelopes, acceptances, grants and approvals.
@@ -231,6 +233,9 @@ func (s SignedRecord) verify() (*verified, error) {
 // checkPossession wants exactly one proof for each key.
 func (s SignedRecord) checkPossession(hash string) error {
 	need := map[string]bool{string(s.Record.Keys.Log.Public): true}
+	if c := s.Record.Keys.Cosigner; c != nil {
+		need[string(c)] = true
+	}
 	for _, k := range s.Record.Keys.Message {
 		need[string(k.Public)] = true
 	}
@@ -268,13 +273,15 @@ func (r Record) check() error {
 		return errors.New("sequence begins at 1, generation at 0")
 	case len(r.Keys.Log.Public) != ed25519.PublicKeySize:
 		return errors.New("the log key is not Ed25519")
+	case r.Keys.Cosigner != nil && (len(r.Keys.Cosigner) != ed25519.PublicKeySize || bytes.Equal(r.Keys.Cosigner, r.Keys.Log.Public)):
+		return errors.New("the cosigner key is not Ed25519, or is the log key")
 	}
 	for _, e := range r.Endpoints {
 		if err := checkEndpoint(e); err != nil {
 			return err
 		}
 	}
-	ids, keys := map[string]bool{}, map[string]bool{string(r.Keys.Log.Public): true}
+	ids, keys := map[string]bool{}, map[string]bool{string(r.Keys.Log.Public): true, string(r.Keys.Cosigner): true}
 	for _, k := range r.Keys.Message {
 		if k.Alg != "Ed25519" || len(k.Public) != ed25519.PublicKeySize {
 			return fmt.Errorf("message key %.32q is not Ed25519", k.KeyID)

@@ -28,6 +28,7 @@ type Member struct {
 
 	keys     map[string]ed25519.PublicKey
 	verifier note.Verifier
+	cosigner note.Verifier // nil in federations of version 1
 	record   SignedRecord
 }
 
@@ -49,11 +50,13 @@ func (m *Member) Record() SignedRecord { return m.record }
 
 // A Set is the members in force after a prefix of the governance log. It is never changed.
 type Set struct {
+	version      int // of the federation's entries
 	federationID string
 	name         string
 	chair        OrgID
 	charter      Charter
 	head         ledger.Head
+	gov          note.Verifier // of the chair's checkpoints
 	members      map[OrgID]*Member
 }
 
@@ -69,7 +72,7 @@ func (s *Set) Chair() OrgID { return s.chair }
 // Charter is the charter in force.
 func (s *Set) Charter() Charter { return s.charter }
 
-// Head is the governance log's size and root.
+// Head is the size and root of the part of the governance log that is in effect.
 func (s *Set) Head() ledger.Head { return s.head }
 
 // GovOrigin names the governance log of the epoch.
@@ -90,9 +93,17 @@ func (s *Set) All() []*Member {
 	return out
 }
 
+// needs returns how many cosignatures make a certificate under this set.
+func (s *Set) needs() int { return Quorum(len(s.members)) }
+
 func govOrigin(federationID string) string { return "fednode/" + federationID + "/gov/0" }
 
 // LogOrigin names an organisation's own log.
 func LogOrigin(federationID string, org OrgID, generation int) string {
 	return "fednode/" + federationID + "/" + string(org) + "/log/" + strconv.Itoa(generation)
+}
+
+// CosignerName names an organisation as a cosigner of other members' logs.
+func CosignerName(federationID string, org OrgID) string {
+	return "fednode/" + federationID + "/" + string(org) + "/cosigner"
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -22,7 +21,6 @@ import (
 	"fednode/hsm"
 	"fednode/node"
 	"fednode/transport"
-	"fednode/transport/member"
 	"fednode/ui"
 )
 
@@ -232,35 +230,15 @@ func demoAgents(id transport.OrgID) string {
 
 // admit founds the federation at the chair, and takes in the others, each with the approvals that the charter asks for.
 func (d *demo) admit(ctx context.Context) error {
-	chair := d.orgs[0].site
-	if err := chair.Found(ctx, "demo"); err != nil {
+	sites := []*node.Site{d.orgs[0].site}
+	if err := sites[0].Found(ctx, "demo"); err != nil {
 		return err
 	}
-	for i, o := range d.orgs[1:] {
-		rec, err := o.site.Record()
-		if err != nil {
-			return err
+	for _, o := range d.orgs[1:] {
+		if err := node.Admit(ctx, sites, o.site); err != nil {
+			return fmt.Errorf("%s: %w", o.id, err)
 		}
-		var approvals []member.Approval
-		for _, voter := range d.orgs[:i+1] {
-			ap, err := voter.site.Approve(rec)
-			if err != nil {
-				return err
-			}
-			approvals = append(approvals, ap)
-		}
-		if err := chair.Admit(ctx, rec, approvals); err != nil {
-			return err
-		}
-		var bundle bytes.Buffer
-		if err := chair.Bundle(&bundle); err != nil {
-			return err
-		}
-		for _, m := range d.orgs[1 : i+2] {
-			if err := m.site.Import(ctx, bytes.NewReader(bundle.Bytes()), chair.FederationID()); err != nil {
-				return err
-			}
-		}
+		sites = append(sites, o.site)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (a *app) printStatus(w io.Writer, st ui.Status) {
 		{"listens", fmt.Sprintf("%s udp, since %s, fednode %s", st.Listen, st.Started.Local().Format(time.DateTime), st.Version)},
 		{"certificate", "renewed by itself, valid until " + st.Certificate.Local().Format(time.DateTime)},
 		{"ledger", fmt.Sprintf("%d entries, root %s", st.Log.Size, short(st.Log.Root))},
-		{"governance", fmt.Sprintf("%d entries, root %s", st.Governance.Size, short(st.Governance.Root))},
+		{"governance", governanceLine(st)},
 		{"agreements", counts(st.Agreements)},
 		{"runs", counts(st.Runs)},
 		{"artifacts", fmt.Sprintf("%d sealed on disk, %d in memory only", st.OnDisk, st.InMemory)},
@@ -65,6 +65,18 @@ func (a *app) printStatus(w io.Writer, st ui.Status) {
 	if n := st.Agreements["pending"]; n > 0 {
 		fmt.Fprintf(w, "%s %d agreements wait for your signature: fednode flow list --agreements\n", p.warn("!"), n)
 	}
+}
+
+func governanceLine(st ui.Status) string {
+	g := st.Governance
+	line := fmt.Sprintf("%d entries, root %s", g.Size, short(g.Root))
+	if !g.Confirmed.IsZero() {
+		line += ", confirmed by a quorum " + g.Confirmed.Local().Format(time.DateTime)
+	}
+	if g.InFlight != "" {
+		line += "; a change is " + g.InFlight
+	}
+	return line
 }
 
 func counts(m map[string]int) string {
