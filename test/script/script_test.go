@@ -62,7 +62,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "federation": federation, "start": start, "stop": stop, "crash": crash, "await": await, "field": field,
+			"exits": exits, "federation": federation, "start": start, "halt": halt, "crash": crash, "await": await, "field": field,
 			"flip": flip, "bomb": bomb, "terminal": terminal, "unprivileged": unprivileged,
 		},
 	})
@@ -167,8 +167,8 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop DIR...: asks each node to end, which must do so without an error.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+// halt DIR...: asks each node to end, which must do so without an error.
+func halt(ts *testscript.TestScript, neg bool, args []string) {
 	end(ts, args, syscall.SIGTERM, func(dir string, err error) {
 		if err != nil {
 			ts.Fatalf("%s: %v\n%s", dir, err, ts.ReadFile(dir+".log"))

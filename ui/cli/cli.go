@@ -126,17 +126,35 @@ Start with:  fednode demo`,
 	_ = root.MarkPersistentFlagDirname("directory")
 	root.AddCommand(a.runCommand(), a.status(), a.members(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
 		a.agents(), a.demo(), a.version(), a.man())
-	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Show the help of a command", RunE: func(c *cobra.Command, args []string) error {
-		target, _, err := c.Root().Find(args)
-		if err != nil {
-			return misuse{err}
-		}
-		return target.Help()
-	}})
+	root.SetHelpCommand(helpCommand())
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}
 	return root
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{Use: "help [COMMAND]", Short: "Show the help of a command", Example: "  fednode help flow accept",
+		RunE: func(c *cobra.Command, args []string) error {
+			target, rest, err := c.Root().Find(args)
+			if err != nil {
+				return misuse{err}
+			}
+			if len(rest) > 0 {
+				return misusef("unknown command %q for %s; %s", rest[0], target.CommandPath(), suggest(target, rest[0]))
+			}
+			return target.Help()
+		},
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) (out []string, _ cobra.ShellCompDirective) {
+			if target, rest, err := c.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range target.Commands() {
+					if sub.IsAvailableCommand() {
+						out = append(out, sub.Name()+"\t"+sub.Short)
+					}
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		}}
 }
 
 // suggest names the commands nearest to what was typed.

@@ -42,12 +42,21 @@ func (a *app) flowSubmit() *cobra.Command {
 func (a *app) printAgreement(reply ui.AgreementReply) error {
 	err := a.print(reply, func(w io.Writer) {
 		ag, p := reply.Agreement, a.paint()
-		n, of := ag.Signed()
 		mark := p.warn("…")
-		if ag.State == flow.InForce {
+		switch ag.State {
+		case flow.InForce:
 			mark = p.good("✓")
+		case flow.Withdrawn:
+			mark = p.bad("✗")
 		}
-		fmt.Fprintf(w, "%s agreement %s %s %s, signed %d/%d\n", mark, short(ag.Hash), ag.Definition.Name, ag.State, n, of)
+		fmt.Fprintf(w, "%s agreement %s %s %s, signed %s\n", mark, short(ag.Hash), ag.Definition.Name, ag.State, signed(ag))
+		if ag.State == flow.Accepted && !gathers(ag) {
+			fmt.Fprintf(w, "  %s gathers the other signatures; see fednode flow list --agreements\n", ag.Definition.Initiator())
+			return
+		}
+		if ag.State == flow.Withdrawn {
+			return
+		}
 		for _, part := range ag.Definition.Participants {
 			if _, ok := ag.Acceptances[part.ID]; !ok {
 				fmt.Fprintf(w, "  %s has yet to sign: fednode flow accept %s\n", part.ID, ag.Hash[:12])
@@ -58,6 +67,25 @@ func (a *app) printAgreement(reply ui.AgreementReply) error {
 		fmt.Fprintln(a.err, "warning:", clean(reply.Warning))
 	}
 	return err
+}
+
+// gathers reports whether this node collects the agreement's signatures, or has been given all of them: others than the
+// initiator hold only their own until then.
+func gathers(ag *flow.Agreement) bool {
+	_, ok := ag.Acceptances[ag.Definition.Initiator()]
+	return ok
+}
+
+// signed says who has signed, as far as this node knows.
+func signed(ag *flow.Agreement) string {
+	n, of := ag.Signed()
+	switch {
+	case gathers(ag):
+		return fmt.Sprintf("%d/%d", n, of)
+	case n > 0:
+		return "here"
+	}
+	return "not here"
 }
 
 func (a *app) flowAccept() *cobra.Command {
@@ -331,8 +359,7 @@ func (a *app) listAgreements(ctx context.Context, cl *ui.Client) error {
 	return a.print(all, func(w io.Writer) {
 		lines := [][]string{{"AGREEMENT", "WORKFLOW", "VERSION", "INITIATOR", "STATE", "SIGNED", "RECEIVED"}}
 		for _, ag := range all {
-			n, of := ag.Signed()
-			lines = append(lines, []string{ag.Hash[:12], ag.Definition.Name, ag.Definition.Version, string(ag.Definition.Initiator()), string(ag.State), fmt.Sprintf("%d/%d", n, of), ag.Received})
+			lines = append(lines, []string{ag.Hash[:12], ag.Definition.Name, ag.Definition.Version, string(ag.Definition.Initiator()), string(ag.State), signed(ag), ag.Received})
 		}
 		rows(w, lines)
 	})

@@ -3,10 +3,12 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -28,30 +30,40 @@ func (a *app) version() *cobra.Command {
 	c := &cobra.Command{Use: "version", Short: "Print the version and how it was built", Args: cobra.NoArgs,
 		Example: "  fednode version\n  fednode version --modules --output json",
 		RunE: func(*cobra.Command, []string) error {
-			b := build{Version: node.Version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Settings: map[string]string{}}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range info.Settings {
-					b.Settings[s.Key] = s.Value
-				}
-				if modules {
-					b.Modules = map[string]string{}
-					for _, m := range info.Deps {
-						b.Modules[m.Path] = m.Version
-					}
-				}
-			}
-			return a.print(b, func(w io.Writer) {
-				fmt.Fprintf(w, "fednode %s %s %s\n", b.Version, b.Go, b.Platform)
-				if rev := b.Settings["vcs.revision"]; rev != "" {
-					fmt.Fprintf(w, "revision %s of %s\n", rev, b.Settings["vcs.time"])
-				}
-				for m, v := range b.Modules {
-					fmt.Fprintf(w, "  %s %s\n", m, v)
-				}
-			})
+			info, _ := debug.ReadBuildInfo()
+			b := newBuild(info, modules)
+			return a.print(b, b.table)
 		}}
 	c.Flags().BoolVar(&modules, "modules", false, "list the modules it was built from")
 	return c
+}
+
+// newBuild describes this program; info is nil if the linker recorded none.
+func newBuild(info *debug.BuildInfo, modules bool) build {
+	b := build{Version: node.Version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Settings: map[string]string{}}
+	if info == nil {
+		return b
+	}
+	for _, s := range info.Settings {
+		b.Settings[s.Key] = s.Value
+	}
+	if modules {
+		b.Modules = map[string]string{}
+		for _, m := range info.Deps {
+			b.Modules[m.Path] = m.Version
+		}
+	}
+	return b
+}
+
+func (b build) table(w io.Writer) {
+	fmt.Fprintf(w, "fednode %s %s %s\n", b.Version, b.Go, b.Platform)
+	if rev := b.Settings["vcs.revision"]; rev != "" {
+		fmt.Fprintf(w, "revision %s of %s\n", rev, b.Settings["vcs.time"])
+	}
+	for _, m := range slices.Sorted(maps.Keys(b.Modules)) {
+		fmt.Fprintf(w, "  %s %s\n", m, b.Modules[m])
+	}
 }
 
 func (a *app) man() *cobra.Command {
