@@ -114,6 +114,15 @@ func reasonText(d policy.Decision) string {
 	return "no rule allows it (default deny)"
 }
 
+// RecordOperation logs that a user had the node do something that concerns its membership. The log holds a salted
+// commitment to the details.
+func (e *Engine) RecordOperation(ctx context.Context, user User, entryType, action, resource, details string) error {
+	return e.c.DB.Update(ctx, func(tx *store.Tx) error {
+		return e.recordByUser(tx, user, ledger.Entry{Type: entryType, Category: ledger.Authorization, Action: action,
+			Resource: resource, Result: "ok", Commitment: commit(newSalt(), []byte(details))})
+	})
+}
+
 // RecordApply logs that a user put a configuration into force. The log holds a salted commitment to its text.
 func (e *Engine) RecordApply(ctx context.Context, user User, what string, data []byte) error {
 	return e.c.DB.Update(ctx, func(tx *store.Tx) error {

@@ -244,15 +244,15 @@ func (d *driver) stop(s *StepRun, state State, err *StepError) {
 
 // request makes the attempt's payload, with a grant for every input that has to be fetched.
 func (d *driver) request(s *StepRun, def Step, inputs []inputRef) error {
-	expires := d.e.c.Now().Add(def.timeout() + time.Minute)
+	expires, k := d.e.c.Now().Add(def.timeout()+time.Minute), d.e.key.Load()
 	for i := range inputs {
 		in := &inputs[i]
 		if in.From == "" {
 			continue
 		}
 		in.Grant = &Grant{FederationID: d.e.c.Members().FederationID(), Agreement: d.a.Hash, Run: d.run.ID, Step: s.ID, Attempt: s.Attempt,
-			Artifact: in.ID, Type: in.Type, Holder: in.From, Recipient: s.Organization, Initiator: d.e.c.Org, KeyID: d.e.c.KeyID, ExpiresAt: stamp(expires)}
-		if err := in.Grant.sign(d.e.c.Key); err != nil {
+			Artifact: in.ID, Type: in.Type, Holder: in.From, Recipient: s.Organization, Initiator: d.e.c.Org, KeyID: k.id, ExpiresAt: stamp(expires)}
+		if err := in.Grant.sign(k.key); err != nil {
 			return err
 		}
 	}
@@ -333,6 +333,9 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 				d.close(context.WithoutCancel(ctx), s, "cancelled")
 			}
 			return nil, context.Cause(ctx)
+		case notMember(err) != nil:
+			d.close(context.WithoutCancel(ctx), s, "not-member")
+			return &stepResult{Status: "failed", Error: &StepError{Code: string(transport.CodeNotMember), Text: notMember(err).Text}}, nil
 		case tctx.Err() == nil:
 			d.publish(s, "no answer yet, asking again: "+err.Error())
 		}
@@ -347,6 +350,15 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 		}
 		backoff = min(2*backoff, 5*time.Second)
 	}
+}
+
+// notMember returns the refusal to have anything to do with an organisation that is not a member here, or is suspended.
+func notMember(err error) *transport.Error {
+	var e *transport.Error
+	if errors.As(err, &e) && e.Code == transport.CodeNotMember && !errors.Is(err, transport.ErrUnknownOutcome) && !errors.Is(err, transport.ErrUnreachable) {
+		return e
+	}
+	return nil
 }
 
 // jitter returns a random duration below d, so that peers that failed together don't come back together.

@@ -73,6 +73,7 @@ type Engine struct {
 	c         Config
 	m         meters
 	policy    atomic.Pointer[policy.Engine]
+	key       atomic.Pointer[signingKey]
 	artifacts *artifacts
 	slots     *slots
 	events    broker
@@ -109,6 +110,7 @@ func New(c Config) (*Engine, error) {
 		e.c.UpToDate = func(context.Context) error { return nil }
 	}
 	e.policy.Store(c.Policy)
+	e.SetKey(c.KeyID, c.Key)
 	c.Node.Handle(msgProposal, e.handleProposal)
 	c.Node.Handle(msgAcceptance, e.handleAcceptance)
 	c.Node.Handle(msgInForce, e.handleInForce)
@@ -192,6 +194,15 @@ func (e *Engine) spawn(fn func(ctx context.Context)) error {
 	e.work.Go(func() { fn(ctx) })
 	return nil
 }
+
+// A signingKey is a message key and what the member record calls it.
+type signingKey struct {
+	id  string
+	key crypto.Signer
+}
+
+// SetKey makes acceptances and grants be signed with another message key that the member record in force lists.
+func (e *Engine) SetKey(keyID string, key crypto.Signer) { e.key.Store(&signingKey{keyID, key}) }
 
 // SetPolicy replaces the policy for all decisions from now on.
 func (e *Engine) SetPolicy(p *policy.Engine) { e.policy.Store(p) }

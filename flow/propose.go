@@ -245,8 +245,9 @@ func (e *Engine) keepOwn(tx *store.Tx, user User, proposed *Agreement, acc Accep
 
 // sign declares this organisation's steps and signs the definition.
 func (e *Engine) sign(a *Agreement) (Acceptance, error) {
+	k := e.key.Load()
 	acc := Acceptance{Agreement: a.Hash, FederationID: e.c.Members().FederationID(), Organization: e.c.Org,
-		KeyID: e.c.KeyID, AcceptedAt: stamp(e.c.Now()), Steps: []StepDeclaration{}}
+		KeyID: k.id, AcceptedAt: stamp(e.c.Now()), Steps: []StepDeclaration{}}
 	for _, s := range a.Definition.Workflow.Steps {
 		if s.Organization != e.c.Org {
 			if e.decide(callOut(a, s, nil)).Effect == policy.Allow {
@@ -271,7 +272,7 @@ func (e *Engine) sign(a *Agreement) (Acceptance, error) {
 	if err != nil {
 		return acc, err
 	}
-	acc.Signature, err = sign(e.c.Key, msg)
+	acc.Signature, err = sign(k.key, msg)
 	return acc, err
 }
 

@@ -2,9 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -16,11 +13,6 @@ import (
 	"fednode/node/config"
 	"fednode/transport"
 )
-
-func fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
-}
 
 // compilePolicy reads policy.yaml and the governance policies in force.
 func (s *Site) compilePolicy() (*policy.Engine, error) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 
@@ -24,10 +23,11 @@ func (s *Site) Record() (member.SignedRecord, error) {
 	if s.cosigner == nil {
 		return member.SignedRecord{}, fmt.Errorf("%s has no cosigner key: it was made by an earlier version; make a new data directory", s.Dir)
 	}
-	r.Keys.Message = []member.MessageKey{{KeyID: s.messageKeyID(), Alg: "Ed25519", Public: s.message.Public().(ed25519.PublicKey)}}
+	id, message := s.messages.signing()
+	r.Keys.Message = []member.MessageKey{{KeyID: id, Alg: "Ed25519", Public: message.Public().(ed25519.PublicKey)}}
 	r.Keys.Log = member.LogKey{Generation: 0, Public: s.log.Public().(ed25519.PublicKey)}
 	r.Keys.Cosigner = s.cosigner.Public().(ed25519.PublicKey)
-	return member.SignRecord(r, []*x509.Certificate{s.self, s.ca}, s.identity, s.message, s.log, s.cosigner)
+	return s.signRecord(r)
 }
 
 // Found makes this organisation the founder and chair of a new federation.
@@ -105,5 +105,6 @@ func exchange(ctx context.Context, chair, m *member.Governance) error {
 }
 
 func (s *Site) approver() member.Approver {
-	return member.Approver{Org: s.Org(), KeyID: s.messageKeyID(), Key: s.message}
+	id, key := s.messages.signing()
+	return member.Approver{Org: s.Org(), KeyID: id, Key: key}
 }

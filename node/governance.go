@@ -45,16 +45,19 @@ type pullRequest struct {
 // A governor keeps this node's copy of the governance log in step with the members'. At the chair it tells every member
 // what is new and collects their cosignatures; elsewhere it asks when it has reason to believe that it knows too little.
 type governor struct {
-	node *transport.Node
-	gov  *member.Governance
-	self transport.OrgID
-	db   *store.DB
-	now  func() time.Time
-	log  *slog.Logger
+	node  *transport.Node
+	gov   *member.Governance
+	clerk *clerk
+	rekey func(context.Context) // looks whether another message key is in force; may take long
+	self  transport.OrgID
+	db    *store.DB
+	now   func() time.Time
+	log   *slog.Logger
 
-	wake   chan struct{}
-	behind chan transport.OrgID
-	caught chan struct{} // closed once the start's questions are answered
+	wake      chan struct{}
+	behind    chan transport.OrgID
+	reporting chan struct{} // wakes who tells the chair
+	caught    chan struct{} // closed once the start's questions are answered
 
 	mu      sync.Mutex
 	workers map[transport.OrgID]chan struct{} // at the chair: wakes who tells that member
@@ -68,13 +71,21 @@ type ask struct {
 	wait time.Duration
 }
 
-func newGovernor(n *transport.Node, gov *member.Governance, site *Site, log *slog.Logger) *governor {
+func newGovernor(n *transport.Node, gov *member.Governance, site *Site, log *slog.Logger) (*governor, error) {
 	g := &governor{node: n, gov: gov, self: site.Org(), db: site.db, now: site.now, log: log, wake: make(chan struct{}, 1),
-		behind: make(chan transport.OrgID, 16), caught: make(chan struct{}), workers: map[transport.OrgID]chan struct{}{}, asked: map[transport.OrgID]ask{}}
+		behind: make(chan transport.OrgID, 16), caught: make(chan struct{}), workers: map[transport.OrgID]chan struct{}{}, asked: map[transport.OrgID]ask{},
+		reporting: make(chan struct{}, 1)}
+	var err error
+	if g.clerk, err = newClerk(gov, site, g.stir); err != nil {
+		return nil, err
+	}
+	for _, t := range []string{msgProposal, msgApproval, msgCandidate} {
+		n.Handle(t, g.clerk.handle)
+	}
 	n.Handle(msgGovernanceUpdate, g.handleUpdate)
 	n.Handle(msgGovernancePull, g.handlePull)
 	gov.Subscribe(func(*member.Set) { g.stir() })
-	return g
+	return g, nil
 }
 
 func (g *governor) stir() {
@@ -97,10 +108,19 @@ func (g *governor) run(ctx context.Context) error {
 	g.catchUp(ctx)
 	close(g.caught)
 	defer g.work.Wait()
+	g.work.Go(func() { g.report(ctx) })
+	rekeyed := make(chan struct{}, 1)
+	rekeyed <- struct{}{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		g.clerk.enact(ctx)
 		g.employ(ctx)
+		select {
+		case <-rekeyed:
+			g.work.Go(func() { g.rekey(ctx); rekeyed <- struct{}{} })
+		default:
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -117,6 +137,10 @@ func (g *governor) run(ctx context.Context) error {
 // employ sees to it that, at the chair, there is a worker for every other member, and tells all of them to look.
 func (g *governor) employ(ctx context.Context) {
 	if !g.gov.Chair() {
+		select {
+		case g.reporting <- struct{}{}:
+		default:
+		}
 		return
 	}
 	g.mu.Lock()
@@ -140,12 +164,17 @@ func (g *governor) employ(ctx context.Context) {
 
 // tell keeps one member informed, for as long as it is one.
 func (g *governor) tell(ctx context.Context, org transport.OrgID, signal <-chan struct{}) {
-	told, size, backoff := uint64(0), g.gov.Log().Head().Size, time.Second
+	told, noticed, size, backoff := uint64(0), uint64(0), g.gov.Log().Head().Size, time.Second
 	for {
 		wait := time.Duration(0)
-		if version := g.gov.Version(); told != version {
+		if version, candidates := g.gov.Version(), g.clerk.Version(); told != version || noticed != candidates {
 			var err error
-			told, size, err = g.update(ctx, org, size)
+			if told != version {
+				told, size, err = g.update(ctx, org, size)
+			}
+			if err == nil && noticed != candidates {
+				noticed, err = g.notify(ctx, org)
+			}
 			if err != nil && ctx.Err() == nil {
 				g.log.Debug("member was not told of the governance log", "organization", org, "err", err)
 				wait, backoff = backoff, min(2*backoff, maxBackoff)
@@ -168,6 +197,44 @@ func (g *governor) tell(ctx context.Context, org transport.OrgID, signal <-chan 
 		select {
 		case <-ctx.Done():
 		case <-signal:
+		case <-again:
+		}
+	}
+}
+
+// notify tells a member what awaits approval.
+func (g *governor) notify(ctx context.Context, org transport.OrgID) (version uint64, err error) {
+	notices, version := g.clerk.notices()
+	for _, n := range notices {
+		var answer notice
+		err := g.call(ctx, org, msgCandidate, n, &answer)
+		var refused *transport.Error
+		if errors.As(err, &refused) && refused.Code == transport.CodeDenied { // it may know more, or less, than this node
+			g.log.Info("member does not take a candidate", "organization", org, "err", err)
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return version, nil
+}
+
+// report keeps the chair informed of what this member proposes and approves.
+func (g *governor) report(ctx context.Context) {
+	backoff := time.Second
+	for {
+		var again <-chan time.Time
+		if err := g.clerk.report(ctx, g.call); err != nil && ctx.Err() == nil {
+			g.log.Info("the chair was not told of a candidate", "err", err)
+			again, backoff = time.After(backoff), min(2*backoff, time.Minute)
+		} else {
+			backoff = time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.reporting:
 		case <-again:
 		}
 	}
@@ -237,6 +304,9 @@ func (g *governor) handleUpdate(ctx context.Context, r *transport.Request) error
 		return &transport.Error{Code: transport.CodeMalformed, Text: err.Error()}
 	case ack.Cosignature == "":
 		g.suspect(r.From.ID)
+	}
+	if r.From.ID == g.gov.Current().Chair() { // it is there, for what it has not been told
+		defer g.stir()
 	}
 	return r.Reply(ctx, ack, transport.ReplyOptions{}, nil)
 }

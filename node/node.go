@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"fednode/node/config"
 	"fednode/store/ledger"
 	"fednode/transport"
+	"fednode/transport/member"
 	"fednode/transport/pki"
 )
 
@@ -78,13 +80,17 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: site.message, KeyID: site.messageKeyID(),
+	id, key := site.messages.signing()
+	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: key, KeyID: id,
 		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
 		Limits: site.limits(r.Limits), Resolve: r.Resolve, Behind: func(org transport.OrgID) { n.governor.suspect(org) }})
 	if err != nil {
 		return nil, err
 	}
-	n.governor = newGovernor(n.transport, site.members, site, n.log)
+	if n.governor, err = newGovernor(n.transport, site.members, site, n.log); err != nil {
+		return nil, err
+	}
+	n.governor.rekey = n.useNewKey
 	if n.agents, err = agent.NewSet(site.Config.Agents, agent.Env{Dir: site.Dir, Logger: n.log}); err != nil {
 		return nil, err
 	}
@@ -92,7 +98,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.Engine, err = flow.New(flow.Config{Org: site.Org(), Key: site.message, KeyID: site.messageKeyID(), Node: n.transport, DB: site.db, Log: n.Log,
+	n.Engine, err = flow.New(flow.Config{Org: site.Org(), Key: key, KeyID: id, Node: n.transport, DB: site.db, Log: n.Log,
 		Members: site.members.Current, Policy: engine, Agents: n.agents, ArtifactDir: filepath.Join(site.Dir, "artifacts"), Sealer: site.keyring.Sealer(),
 		MemoryLimit: int64(site.Config.Limits.Memory), Slots: int(site.Config.Limits.Agents), UpToDate: n.governor.upToDate,
 		Now: site.now, Logger: n.log, Metrics: n.metrics})
@@ -170,6 +176,31 @@ func (n *Node) Run(ctx context.Context) error {
 		err = nil
 	}
 	return errors.Join(err, n.close())
+}
+
+// useNewKey goes over to a message key that has come into force, once everybody can know it, or at once if the old one is
+// no longer in the record.
+func (n *Node) useNewKey(ctx context.Context) {
+	old, _ := n.site.messages.signing()
+	r, ok := n.site.own()
+	if !ok || r.Keys.Message[0].KeyID == old {
+		return
+	}
+	grace := keyGrace
+	if !slices.ContainsFunc(r.Keys.Message, func(k member.MessageKey) bool { return k.KeyID == old }) {
+		grace = 0
+	}
+	select {
+	case <-time.After(grace):
+	case <-ctx.Done():
+		return
+	}
+	if n.site.useListedKey() {
+		id, key := n.site.messages.signing()
+		n.transport.SetKey(id, key)
+		n.Engine.SetKey(id, key)
+		n.log.Info("messages are signed with a new key", "key_id", id)
+	}
 }
 
 func (n *Node) close() error {

@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -70,7 +68,7 @@ type Site struct {
 	now      func() time.Time
 	keyring  *hsm.Keyring
 	identity hsm.Key
-	message  hsm.Key
+	messages messageKeys
 	log      hsm.Key
 	cosigner hsm.Key // nil in data directories made before there were certificates
 	root     *x509.Certificate
@@ -203,17 +201,18 @@ func (o *Options) yaml() []byte {
 
 // makeKeys generates the keys and issues the certificates of a new organisation.
 func (s *Site) makeKeys(o Options) (err error) {
-	var root, issuing hsm.Key
+	var root, issuing, message hsm.Key
 	for _, k := range []struct {
 		uri string
 		alg hsm.Algorithm
 		to  *hsm.Key
 	}{{rootKey, hsm.ECDSAP384, &root}, {issuingKey, hsm.ECDSAP384, &issuing}, {identityKey, hsm.ECDSAP384, &s.identity},
-		{messageKey, hsm.Ed25519, &s.message}, {logKey, hsm.Ed25519, &s.log}, {cosignerKey, hsm.Ed25519, &s.cosigner}} {
+		{messageKey, hsm.Ed25519, &message}, {logKey, hsm.Ed25519, &s.log}, {cosignerKey, hsm.Ed25519, &s.cosigner}} {
 		if *k.to, err = s.keyring.Generate(k.uri, k.alg); err != nil {
 			return err
 		}
 	}
+	s.messages.add(message)
 	now := o.Now()
 	if s.root, err = pki.NewRoot(root, string(o.Org), o.Domain, now); err != nil {
 		return err
@@ -261,13 +260,16 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	for _, k := range []struct {
 		uri string
 		to  *hsm.Key
-	}{{identityKey, &s.identity}, {messageKey, &s.message}, {logKey, &s.log}, {cosignerKey, &s.cosigner}} {
+	}{{identityKey, &s.identity}, {logKey, &s.log}, {cosignerKey, &s.cosigner}} {
 		if k.to == &s.cosigner && !s.hasKey(k.uri) {
 			continue
 		}
 		if *k.to, err = s.keyring.Open(k.uri); err != nil {
 			return nil, s.stage(err)
 		}
+	}
+	if err := s.openMessageKeys(); err != nil {
+		return nil, s.stage(err)
 	}
 	for _, c := range []struct {
 		name string
@@ -282,6 +284,7 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	if s.members, err = member.Open(s.db, s.governance()); err != nil && !errors.Is(err, member.ErrNone) {
 		return nil, s.stage(err)
 	}
+	s.useListedKey()
 	return s, nil
 }
 
@@ -301,8 +304,8 @@ func (s *Site) hasKey(uri string) bool {
 
 // Close zeroises the keys and unlocks the data directory. A Site whose node ran was closed by it.
 func (s *Site) Close() error {
-	var errs []error
-	for _, k := range []hsm.Key{s.identity, s.message, s.log, s.cosigner} {
+	errs := []error{s.messages.close()}
+	for _, k := range []hsm.Key{s.identity, s.log, s.cosigner} {
 		if k != nil {
 			errs = append(errs, k.Close())
 		}
@@ -327,12 +330,6 @@ func (s *Site) FederationID() string {
 		return ""
 	}
 	return s.members.Current().FederationID()
-}
-
-// messageKeyID names the message key in the member record: the first 8 bytes of its public key's bytes, in hex.
-func (s *Site) messageKeyID() string {
-	pub := s.message.Public().(ed25519.PublicKey)
-	return "msg-" + hex.EncodeToString(pub[:8])
 }
 
 // logOrigin names the organisation's own log, generation 0.

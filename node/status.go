@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ type Status struct {
 	Certificate  time.Time        `json:"certificate_expires"`
 	Agreements   map[string]int   `json:"agreements"` // by state
 	Runs         map[string]int   `json:"runs"`       // by state, of this initiator
+	Candidates   int              `json:"candidates"` // records and charters that wait for this organisation's approval
 	Waiting      int              `json:"approvals"`  // steps that wait for a human here
 	Evidence     int              `json:"evidence"`   // pieces kept against logs that were rolled back or forked
 	InMemory     int              `json:"artifacts_in_memory"`
@@ -49,6 +51,7 @@ type GovernanceStatus struct {
 	LogStatus
 	InEffect  int64     `json:"in_effect"`           // entries whose changes are in force
 	Confirmed time.Time `json:"confirmed,omitzero"`  // when a quorum of the members last did
+	Cosigned  int       `json:"cosigned"`            // members whose cosignature of the head is here
 	InFlight  string    `json:"in_flight,omitempty"` // what the change that is not in effect waits for
 	Alarm     string    `json:"alarm,omitempty"`
 }
@@ -57,7 +60,7 @@ type GovernanceStatus struct {
 func (n *Node) governance() GovernanceStatus {
 	gov := n.site.members
 	set, head := gov.Current(), gov.Log().Head()
-	st := GovernanceStatus{LogStatus: LogStatus{set.GovOrigin(), head.Size, head.Root.String()}, InEffect: set.Head().Size, InFlight: gov.Flight()}
+	st := GovernanceStatus{LogStatus: LogStatus{set.GovOrigin(), head.Size, head.Root.String()}, InEffect: set.Head().Size, InFlight: gov.Flight(), Cosigned: gov.Cosigned()}
 	at, certified := gov.Seen()
 	if !certified {
 		return st
@@ -97,6 +100,11 @@ func (n *Node) Status() (Status, error) {
 	}
 	for _, r := range runs {
 		st.Runs[string(r.State)]++
+	}
+	for _, c := range n.Candidates() {
+		if slices.Contains(c.Standing.Missing, n.site.Org()) {
+			st.Candidates++
+		}
 	}
 	waiting, err := n.Engine.Approvals()
 	if err != nil {
@@ -178,6 +186,8 @@ type MemberView struct {
 	Chair        bool            `json:"chair"`
 	Self         bool            `json:"self"`
 	Suspended    bool            `json:"suspended"`
+	Suspension   string          `json:"suspension,omitempty"` // since when, and why
+	KeyIDs       []string        `json:"key_ids"`              // of messages, newest first
 	Since        time.Time       `json:"since"`
 	Sequence     int64           `json:"sequence"`
 	LogOrigin    string          `json:"log_origin"`
@@ -190,6 +200,12 @@ func (n *Node) Members() []MemberView {
 	for _, m := range n.site.members.Current().All() {
 		v := MemberView{ID: m.ID, Name: m.Name, Domain: m.Domain, Jurisdiction: m.Jurisdiction, Endpoints: slices.Clone(m.Endpoints), Chair: m.Chair,
 			Self: m.ID == n.site.Org(), Suspended: m.Suspended, Since: m.Since, Sequence: m.Sequence, LogOrigin: m.LogOrigin()}
+		if m.Suspended {
+			v.Suspension = strings.TrimSpace("since " + m.Suspension.Since + " " + m.Suspension.Reason)
+		}
+		for _, k := range m.Record().Record.Keys.Message {
+			v.KeyIDs = append(v.KeyIDs, k.KeyID)
+		}
 		for _, r := range m.Roots {
 			v.RootSHA256 = append(v.RootSHA256, fingerprint(r))
 		}

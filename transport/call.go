@@ -50,7 +50,8 @@ func (n *Node) seal(m Message, inReplyTo, trace string) (*outgoing, error) {
 	if m.ExpiresAt.IsZero() {
 		m.ExpiresAt = now.Add(n.limit.Lifetime)
 	}
-	b := &Binding{Version: Version, FederationID: set.FederationID(), KeyID: n.c.KeyID, Alg: Ed25519, Agreement: m.Agreement,
+	k := n.key.Load()
+	b := &Binding{Version: Version, FederationID: set.FederationID(), KeyID: k.id, Alg: Ed25519, Agreement: m.Agreement,
 		Attempt: m.Attempt, ExpiresAt: NewTime(m.ExpiresAt), InReplyTo: inReplyTo}
 	if h := set.Head(); h.Size > 0 {
 		b.GovernanceHead = strconv.FormatInt(h.Size, 10) + ":" + rootHex(h)
@@ -58,7 +59,7 @@ func (n *Node) seal(m Message, inReplyTo, trace string) (*outgoing, error) {
 	e := &Envelope{MessageID: NewMessageID(), Timestamp: NewTime(now), Sender: Address{OrganizationID: n.c.Org, InstanceID: n.c.Instance}, Recipient: Address{OrganizationID: m.To, InstanceID: m.ToInstance},
 		WorkflowID: RunID(m.Run), StepID: m.Step, MessageType: m.Type, Payload: payload, Governance: m.Governance,
 		Traceparent: childTrace(trace), Salt: m.Salt, Binding: b}
-	if err := e.Seal(n.c.Key); err != nil {
+	if err := e.Seal(k.key); err != nil {
 		return nil, err
 	}
 	return e.outgoing()
@@ -201,8 +202,11 @@ func (n *Node) callable(to OrgID) error {
 		return errors.New("that is this organisation itself")
 	}
 	m, ok := n.c.Members().Get(to)
-	if !ok || m.Suspended {
-		return &Error{CodeNotMember, string(to) + " is not a member in good standing"}
+	switch {
+	case !ok:
+		return &Error{CodeNotMember, string(to) + " is not a member"}
+	case m.Suspended:
+		return &Error{CodeNotMember, fmt.Sprintf("%s is suspended by %s since %s: %s", to, n.c.Org, m.Suspension.Since, orElse(m.Suspension.Reason, "no reason given"))}
 	}
 	return n.ctx.Err()
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -56,6 +57,7 @@ type Node struct {
 	m     meters
 	gate  *gate
 	slots chan struct{} // one per request being handled
+	key   atomic.Pointer[signingKey]
 
 	ctx    context.Context // of everything the node does; ends at Close
 	cancel context.CancelFunc
@@ -110,8 +112,18 @@ func New(c Config) (*Node, error) {
 	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gate: newGate(l), slots: make(chan struct{}, l.Handlers), ready: make(chan struct{}),
 		handlers: map[string]Handler{}, shares: map[OrgID]*peerLimit{}, dialers: map[OrgID]*dialer{}, inbound: map[OrgID]map[*link]struct{}{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.SetKey(c.KeyID, c.Key)
 	return n, nil
 }
+
+// A signingKey is a message key and what the member record calls it.
+type signingKey struct {
+	id  string
+	key crypto.Signer
+}
+
+// SetKey makes envelopes be signed with another message key, Ed25519, that the member record in force lists under keyID.
+func (n *Node) SetKey(keyID string, key crypto.Signer) { n.key.Store(&signingKey{keyID, key}) }
 
 // Handle sets the handler of a message type. All handlers must be set before [Node.Serve].
 func (n *Node) Handle(messageType string, h Handler) {

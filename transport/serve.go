@@ -162,6 +162,10 @@ func (n *Node) receive(l *link, s *quic.Stream, share *peerLimit) (*Request, err
 	}
 	in, err := attribute(e, m)
 	if err != nil {
+		var unknown *Error
+		if errors.As(err, &unknown) && unknown.Code == CodeUnknownKey { // it may be one of a record that is not here yet
+			n.c.Behind(m.ID)
+		}
 		return nil, err
 	}
 	in.proof = proof

@@ -54,6 +54,28 @@ type WithdrawRequest struct {
 	Reason string `json:"reason"`
 }
 
+// SuspendRequest says why a member is suspended.
+type SuspendRequest struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// ApproveRequest names a candidate, by its organisation or the beginning of its hash.
+type ApproveRequest struct {
+	Name     string `json:"name"`
+	Withdraw bool   `json:"withdraw,omitempty"`
+}
+
+// RenewRequest says what is new in this organisation's record beside its endpoints.
+type RenewRequest struct {
+	Rotate bool `json:"rotate,omitempty"` // a new message key
+	Drop   bool `json:"drop,omitempty"`   // the earlier ones are not to be trusted any more
+}
+
+// CandidateReply names a candidate.
+type CandidateReply struct {
+	Hash string `json:"hash"`
+}
+
 // ExplainRequest is a question to the decision point that changes nothing.
 type ExplainRequest struct {
 	Subject      string         `json:"subject"`

@@ -153,6 +153,7 @@ func (s *Server) routes() {
 	e := s.node.Engine
 	s.handle("GET /v1/status", func(r *http.Request) (any, error) { return s.node.Status() })
 	s.handle("GET /v1/members", func(r *http.Request) (any, error) { return s.node.Members(), nil })
+	s.memberRoutes()
 	s.handle("POST /v1/apply", func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(r.Body)
 		if err != nil {

@@ -239,7 +239,7 @@ func (g *Governance) Renew(ctx context.Context) error {
 	if err := g.advance(ctx); err != nil {
 		return err
 	}
-	g.moved(g.Current())
+	g.moved(g.unsuspended)
 	return nil
 }
 
@@ -313,4 +313,17 @@ func (g *Governance) Flight() string {
 		return fmt.Sprintf("cosigned by %d of %d members, a quorum is %d", len(g.sigs), len(s.members), s.needs())
 	}
 	return "awaits cosignatures at the chair, " + string(s.chair)
+}
+
+// Cosigned returns of how many members this node has a cosignature of the log's head.
+func (g *Governance) Cosigned() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.sigs)
+	for _, c := range []*Certificate{g.effect, g.fresh} {
+		if c != nil && (c == g.effect || g.freshOf(g.log.Head())) {
+			n = max(n, len(c.Cosignatures))
+		}
+	}
+	return n
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -243,11 +242,7 @@ func (s *Set) withMember(e *entry) (*Set, error) {
 			return nil, err
 		}
 		self = true
-		sameRoots := slices.EqualFunc(m.Roots, old.Roots, (*x509.Certificate).Equal)
-		sameLog := m.record.Record.Keys.Log.Generation == old.record.Record.Keys.Log.Generation
-		if rule = s.charter.Approvals.RecordUpdate; rule == "self" && !(sameRoots && sameLog) {
-			rule = "quorum" // new roots are a new organisation in all but name; a new log leaves an old one behind
-		}
+		rule = s.updateRule(m.record.Record, old.record.Record)
 	}
 	approved, err := s.approvals(e, actionMember, v.hash)
 	if err != nil {
@@ -262,6 +257,16 @@ func (s *Set) withMember(e *entry) (*Set, error) {
 	next := s.clone()
 	next.members[m.ID] = m
 	return next, nil
+}
+
+// updateRule says who approves that a record replaces the one in force.
+func (s *Set) updateRule(next, old Record) string {
+	rule := s.charter.Approvals.RecordUpdate
+	sameRoots := slices.EqualFunc(next.Roots, old.Roots, bytes.Equal)
+	if rule == "self" && !(sameRoots && next.Keys.Log.Generation == old.Keys.Log.Generation) {
+		return "quorum" // new roots are a new organisation in all but name; a new log leaves an old one behind
+	}
+	return rule
 }
 
 // checkKeys refuses a member that presents a key which another one has, or had.

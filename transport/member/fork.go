@@ -121,7 +121,7 @@ func (g *Governance) freeze(ctx context.Context, why string) error {
 		return err
 	}
 	g.frozen = why
-	g.moved(g.Current())
+	g.moved(g.unsuspended)
 	return fmt.Errorf("%w: %s", ErrFrozen, why)
 }
 

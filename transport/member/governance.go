@@ -53,16 +53,18 @@ type Governance struct {
 	o     Options
 	set   atomic.Pointer[Set] // in force
 
-	mu      sync.Mutex // orders everything that changes
-	fold    folding
-	effect  *Certificate          // puts the last change into force; kept apart until the next change embeds it
-	since   time.Time             // of the certificate that put the set into force
-	fresh   *Certificate          // newest of the log's head, or an earlier one
-	freshAt time.Time             // of fresh
-	sigs    map[OrgID]cosignature // of the log's head; at the chair
-	version uint64                // counts what the other members do not know yet
-	frozen  string
-	subs    []func(*Set)
+	mu          sync.Mutex // orders everything that changes
+	fold        folding
+	effect      *Certificate          // puts the last change into force; kept apart until the next change embeds it
+	since       time.Time             // of the certificate that put the set into force
+	fresh       *Certificate          // newest of the log's head, or an earlier one
+	freshAt     time.Time             // of fresh
+	sigs        map[OrgID]cosignature // of the log's head; at the chair
+	version     uint64                // counts what the other members do not know yet
+	frozen      string
+	suspended   map[OrgID]Suspension
+	unsuspended *Set // in force, without this node's own denials
+	subs        []func(*Set)
 }
 
 // Options are what a governance log is opened with.
@@ -148,7 +150,7 @@ func open(db *store.DB, f folding, o Options) (*Governance, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g := &Governance{db: db, o: o, fold: f, since: f.since, sigs: map[OrgID]cosignature{}}
+	g := &Governance{db: db, o: o, fold: f, since: f.since, sigs: map[OrgID]cosignature{}, suspended: map[OrgID]Suspension{}, unsuspended: f.set}
 	s := f.set
 	pub := ed25519.PublicKey(s.members[s.chair].record.Record.Keys.Log.Public)
 	c := ledger.Config{Name: "gov", Origin: s.GovOrigin(), Verifier: s.gov, Now: o.Now}
@@ -171,6 +173,9 @@ func (g *Governance) restore() error {
 	err := g.db.View(func(tx *store.Tx) error {
 		b := tx.Bucket(metaBucket)
 		g.frozen = string(b.Get(frozenKey))
+		if err := g.loadSuspended(tx); err != nil {
+			return err
+		}
 		for key, to := range map[string]**Certificate{string(effectKey): &g.effect, string(freshKey): &g.fresh} {
 			if v := b.Get([]byte(key)); v != nil {
 				if err := json.Unmarshal(v, to); err != nil {
@@ -190,8 +195,9 @@ func (g *Governance) restore() error {
 			return fmt.Errorf("governance log in %s: %w", g.db.Path(), err)
 		}
 		s, g.since = settled.set, settled.since
-		g.set.Store(s)
 	}
+	g.unsuspended = s
+	g.set.Store(g.deny(s))
 	if g.fresh == nil {
 		return nil
 	}
@@ -387,6 +393,13 @@ func keepCertificate(tx *store.Tx, key []byte, c *Certificate) error {
 // moved makes s the set in force and tells everybody who asked to be told. g.mu is held.
 func (g *Governance) moved(s *Set) {
 	g.version++
+	g.install(s)
+}
+
+// install makes s, with this node's own denials, the set in force. g.mu is held.
+func (g *Governance) install(s *Set) {
+	g.unsuspended = s
+	s = g.deny(s)
 	g.set.Store(s)
 	for _, fn := range g.subs {
 		fn(s)

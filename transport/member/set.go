@@ -24,7 +24,8 @@ type Member struct {
 	Sequence     int64
 	Chair        bool
 	Since        time.Time
-	Suspended    bool // by this node, locally
+	Suspended    bool       // by this node, locally
+	Suspension   Suspension // if so
 
 	keys     map[string]ed25519.PublicKey
 	verifier note.Verifier

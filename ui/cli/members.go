@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"fednode/node"
+	"fednode/transport"
 )
 
 func (a *app) members() *cobra.Command {
-	c := &cobra.Command{Use: "members", Short: "List the federation's members"}
-	c.AddCommand(a.membersList(), a.membersShow())
+	c := &cobra.Command{Use: "members", Short: "See, approve and suspend the federation's members; renew this one's record"}
+	c.AddCommand(a.membersList(), a.membersShow(), a.membersApprove(), a.membersSuspend(), a.membersResume(), a.membersRenew())
 	return c
 }
 
@@ -22,16 +23,26 @@ func (a *app) membersList() *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List the members, as this node's copy of the governance log has them", Args: cobra.NoArgs,
 		Example: "  fednode members list",
 		RunE: func(c *cobra.Command, _ []string) error {
-			all, err := a.client().Members(c.Context())
+			cl := a.client()
+			all, err := cl.Members(c.Context())
 			if err != nil {
 				return err
 			}
+			open, err := cl.Candidates(c.Context())
+			if err != nil {
+				return err
+			}
+			self := transport.OrgID("")
 			return a.print(all, func(w io.Writer) {
 				lines := [][]string{{"MEMBER", "NAME", "ROLE", "ENDPOINTS", "SINCE"}}
 				for _, m := range all {
+					if m.Self {
+						self = m.ID
+					}
 					lines = append(lines, []string{string(m.ID), clean(m.Name), role(m), strings.Join(m.Endpoints, " "), m.Since.Local().Format(time.DateTime)})
 				}
 				rows(w, lines)
+				a.printCandidates(w, open, self)
 			})
 		}}
 }
@@ -61,7 +72,10 @@ func (a *app) membersShow() *cobra.Command {
 			return a.print(m, func(w io.Writer) {
 				lines := [][]string{{"member", string(m.ID)}, {"name", clean(m.Name)}, {"role", role(*m)}, {"domain", m.Domain}, {"jurisdiction", m.Jurisdiction},
 					{"endpoints", strings.Join(m.Endpoints, " ")}, {"since", m.Since.Local().Format(time.DateTime)}, {"record", fmt.Sprintf("sequence %d", m.Sequence)},
-					{"log", m.LogOrigin}}
+					{"log", m.LogOrigin}, {"message keys", strings.Join(m.KeyIDs, " ")}}
+				if m.Suspended {
+					lines = append(lines, []string{"suspended", clean(m.Suspension)})
+				}
 				for _, r := range m.RootSHA256 {
 					lines = append(lines, []string{"root sha256", r})
 				}

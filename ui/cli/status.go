@@ -59,6 +59,9 @@ func (a *app) printStatus(w io.Writer, st ui.Status) {
 	if st.Evidence > 0 {
 		fmt.Fprintf(w, "%s %d pieces of evidence that a member's log was rolled back or forked\n", p.bad("✗"), st.Evidence)
 	}
+	if st.Candidates > 0 {
+		fmt.Fprintf(w, "%s %d records or charters wait for your approval: fednode members list\n", p.warn("!"), st.Candidates)
+	}
 	if st.Waiting > 0 {
 		fmt.Fprintf(w, "%s %d steps wait for your approval: fednode flow list\n", p.warn("!"), st.Waiting)
 	}

@@ -1,0 +1,462 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"fednode/flow"
+	"fednode/store"
+	"fednode/store/jcs"
+	"fednode/transport"
+	"fednode/transport/member"
+)
+
+// Message types of candidates; append-only.
+const (
+	msgProposal  = "governance-proposal"  // a member brings a candidate in, at the chair
+	msgApproval  = "governance-approval"  // a member approves, or takes that back, at the chair
+	msgCandidate = "governance-candidate" // the chair tells a member what awaits approval
+)
+
+const (
+	bucketCandidates = "governance/candidates" // hash → candidate
+	maxCandidates    = 128                     // of one sponsor
+	candidateLife    = 30 * 24 * time.Hour
+)
+
+// A candidate is a change of membership or charter that awaits approvals, as one node knows it.
+type candidate struct {
+	member.Candidate
+	Sponsor   transport.OrgID                     `json:"sponsor"` // who brought it in
+	Since     string                              `json:"since"`
+	Approvals map[transport.OrgID]member.Approval `json:"approvals,omitempty"` // at the chair everybody's, elsewhere the own one
+	Approved  []transport.OrgID                   `json:"approved,omitempty"`  // elsewhere: whose the chair has, as it last said
+	Withdrawn bool                                `json:"withdrawn,omitempty"` // the own approval was taken back
+}
+
+// A CandidateView is a candidate for people.
+type CandidateView struct {
+	Hash         string          `json:"hash"`
+	Organization transport.OrgID `json:"organization_id,omitempty"` // empty for a charter
+	Name         string          `json:"name,omitempty"`
+	Domain       string          `json:"domain,omitempty"`
+	Jurisdiction string          `json:"jurisdiction,omitempty"`
+	Endpoints    []string        `json:"endpoints,omitempty"`
+	RootSHA256   []string        `json:"root_sha256,omitempty"`
+	Update       bool            `json:"update"` // of a member's record
+	Charter      *member.Charter `json:"charter,omitempty"`
+	Sponsor      transport.OrgID `json:"sponsor"`
+	Since        string          `json:"since"`
+	Standing     member.Standing `json:"standing"`
+	Complete     bool            `json:"complete"` // has all approvals
+	Waiting      string          `json:"waiting,omitempty"`
+}
+
+// A notice is what messages about candidates carry.
+type notice struct {
+	member.Candidate
+	Hash      string            `json:"hash,omitempty"`
+	Sponsor   transport.OrgID   `json:"sponsor,omitempty"`
+	Since     string            `json:"since,omitempty"`
+	Approved  []transport.OrgID `json:"approved,omitempty"`
+	Approval  *member.Approval  `json:"approval,omitempty"`
+	Withdrawn bool              `json:"withdrawn,omitempty"`
+}
+
+// A clerk keeps the candidates. The chair's collects the approvals, and enacts what has enough of them.
+type clerk struct {
+	gov      *member.Governance
+	self     transport.OrgID
+	db       *store.DB
+	now      func() time.Time
+	approver func() member.Approver
+	changed  func() // is called after every change
+
+	mu      sync.Mutex
+	open    map[string]*candidate
+	version uint64            // counts what the members do not know yet; at the chair
+	acked   map[string]string // elsewhere: what the chair has confirmed of a candidate
+	trouble map[string]string // elsewhere: why the chair has not
+}
+
+func newClerk(gov *member.Governance, site *Site, changed func()) (*clerk, error) {
+	c := &clerk{gov: gov, self: site.Org(), db: site.db, now: site.now, approver: site.approver, changed: changed,
+		open: map[string]*candidate{}, acked: map[string]string{}, trouble: map[string]string{}}
+	err := c.db.View(func(tx *store.Tx) error {
+		b := tx.Bucket(bucketCandidates)
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			x := new(candidate)
+			if err := json.Unmarshal(v, x); err != nil {
+				return fmt.Errorf("candidate %s: %w", k, err)
+			}
+			c.open[string(k)] = x
+			return nil
+		})
+	})
+	c.version = uint64(len(c.open))
+	return c, err
+}
+
+// Version returns a number that grows with what the members have to be told.
+func (c *clerk) Version() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
+}
+
+// keep writes a candidate, or deletes it if it is nil. c.mu is held.
+func (c *clerk) keep(ctx context.Context, hash string, x *candidate) error {
+	err := c.db.Update(ctx, func(tx *store.Tx) error {
+		if x == nil {
+			return tx.Bucket(bucketCandidates).Delete([]byte(hash))
+		}
+		v, err := json.Marshal(x)
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketCandidates).Put([]byte(hash), v)
+	})
+	if err != nil {
+		return err
+	}
+	if x == nil {
+		delete(c.open, hash)
+		delete(c.acked, hash)
+		delete(c.trouble, hash)
+	} else {
+		c.open[hash] = x
+	}
+	c.version++
+	return nil
+}
+
+// clone returns a copy that can be changed.
+func (x candidate) clone() *candidate {
+	x.Approvals = maps.Clone(x.Approvals)
+	if x.Approvals == nil {
+		x.Approvals = map[transport.OrgID]member.Approval{}
+	}
+	return &x
+}
+
+// propose takes in a candidate that sponsor brings. The same one again changes nothing.
+func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transport.OrgID, since string) (hash string, err error) {
+	if hash, err = m.Hash(); err != nil {
+		return "", err
+	}
+	set := c.gov.Current()
+	if t, _ := set.Stand(m, nil); t.InForce {
+		return hash, nil
+	}
+	if err := set.Check(m); err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.open[hash]; known {
+		return hash, nil
+	}
+	count := 0
+	for _, x := range c.open {
+		if x.Sponsor == sponsor {
+			count++
+		}
+	}
+	if count >= maxCandidates {
+		return "", &transport.Error{Code: transport.CodeOverloaded, Text: fmt.Sprintf("%d candidates of %s await approval already", count, sponsor)}
+	}
+	return hash, c.keep(ctx, hash, &candidate{Candidate: m, Sponsor: sponsor, Since: since})
+}
+
+// find returns the candidate that a hash, the beginning of one, or an organisation names.
+func (c *clerk) find(name string) (string, *candidate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found []string
+	for hash, x := range c.open {
+		org := transport.OrgID("charter")
+		if x.Member != nil {
+			org = x.Member.Record.OrganizationID
+		}
+		if string(org) == name || len(name) >= 8 && len(name) <= len(hash) && hash[:len(name)] == name {
+			found = append(found, hash)
+		}
+	}
+	slices.Sort(found)
+	switch len(found) {
+	case 0:
+		return "", nil, fmt.Errorf("%q: %w among what awaits approval; see fednode members list", name, flow.ErrNotFound)
+	case 1:
+		return found[0], c.open[found[0]], nil
+	}
+	return "", nil, fmt.Errorf("%w: %d records called %s await approval, of different keys: name one by the beginning of its hash: %.12s, %.12s …",
+		flow.ErrMisuse, len(found), name, found[0], found[1])
+}
+
+// approve gives this organisation's approval, or takes it back.
+func (c *clerk) approve(ctx context.Context, name string, withdraw bool) (hash string, err error) {
+	hash, _, err = c.find(name)
+	if err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	x, ok := c.open[hash]
+	if !ok {
+		c.mu.Unlock()
+		return hash, nil
+	}
+	next := x.clone()
+	next.Withdrawn = withdraw
+	if withdraw {
+		delete(next.Approvals, c.self)
+	} else {
+		set := c.gov.Current()
+		err = set.Check(x.Candidate)
+		if err == nil {
+			next.Approvals[c.self], err = x.Approve(set.FederationID(), c.approver())
+		}
+	}
+	if err == nil {
+		err = c.keep(ctx, hash, next)
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return "", err
+	}
+	c.enact(ctx)
+	c.changed()
+	return hash, nil
+}
+
+// enact, at the chair, appends the oldest candidate that has its approvals, if no change is in flight. Everywhere it
+// forgets candidates that are in force, can no longer be, or have waited too long.
+func (c *clerk) enact(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	set := c.gov.Current()
+	hashes := slices.SortedFunc(maps.Keys(c.open), func(a, b string) int {
+		x, y := c.open[a], c.open[b]
+		if x.Since != y.Since {
+			if x.Since < y.Since {
+				return -1
+			}
+			return 1
+		}
+		return 0
+	})
+	for _, hash := range hashes {
+		x := c.open[hash]
+		t, valid := set.Stand(x.Candidate, x.Approvals)
+		since, err := time.Parse(time.RFC3339, x.Since)
+		if t.InForce || err != nil || c.now().Sub(since) > candidateLife || set.Check(x.Candidate) != nil {
+			if err := c.keep(ctx, hash, nil); err != nil {
+				return
+			}
+			continue
+		}
+		if !c.gov.Chair() || !t.Complete(x.Subject(set)) {
+			continue
+		}
+		err = c.gov.Enact(ctx, x.Candidate, valid)
+		switch {
+		case errors.Is(err, member.ErrInFlight):
+		case err != nil:
+			c.trouble[hash] = err.Error()
+		default:
+			delete(c.trouble, hash)
+			set = c.gov.Current()
+		}
+	}
+}
+
+// views returns the candidates, oldest first.
+func (c *clerk) views() []CandidateView {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	set := c.gov.Current()
+	out := []CandidateView{}
+	for hash, x := range c.open {
+		out = append(out, c.view(set, hash, x))
+	}
+	slices.SortFunc(out, func(a, b CandidateView) int {
+		if a.Since+a.Hash < b.Since+b.Hash {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func (c *clerk) view(set *member.Set, hash string, x *candidate) CandidateView {
+	v := CandidateView{Hash: hash, Sponsor: x.Sponsor, Since: x.Since, Charter: x.Charter}
+	v.Standing, _ = set.Stand(x.Candidate, x.Approvals)
+	for _, org := range x.Approved { // as the chair says; it cannot use one that does not hold
+		if i := slices.Index(v.Standing.Missing, org); i >= 0 && !(org == c.self && x.Withdrawn) {
+			v.Standing.Missing = slices.Delete(v.Standing.Missing, i, i+1)
+			v.Standing.Approved = append(v.Standing.Approved, org)
+		}
+	}
+	v.Complete = v.Standing.Complete(x.Subject(set))
+	if r := x.Member; r != nil {
+		v.Organization, v.Name, v.Domain, v.Jurisdiction, v.Endpoints = r.Record.OrganizationID, r.Record.Name, r.Record.Domain, r.Record.Jurisdiction, r.Record.Endpoints
+		for _, der := range r.Record.Roots {
+			v.RootSHA256 = append(v.RootSHA256, fingerprintDER(der))
+		}
+		_, v.Update = set.Get(v.Organization)
+	}
+	switch flight := c.gov.Flight(); {
+	case c.trouble[hash] != "":
+		v.Waiting = c.trouble[hash]
+	case v.Complete && flight != "":
+		v.Waiting = "a change is " + flight
+	}
+	return v
+}
+
+// reported is what the chair has to know of a candidate here: that it exists, and what this organisation says to it.
+func (c *clerk) reported(hash string, x *candidate) string {
+	own, ok := x.Approvals[c.self]
+	return fmt.Sprintf("%v %v %x", x.Sponsor == c.self, x.Withdrawn, own.Signature) + fmt.Sprint(ok)
+}
+
+// report tells the chair, over call, what it has not confirmed yet.
+func (c *clerk) report(ctx context.Context, call func(ctx context.Context, to transport.OrgID, messageType string, payload, answer any) error) error {
+	chair := c.gov.Current().Chair()
+	c.mu.Lock()
+	open := maps.Clone(c.open)
+	acked := maps.Clone(c.acked)
+	c.mu.Unlock()
+	var errs []error
+	for hash, x := range open {
+		want := c.reported(hash, x)
+		own, approved := x.Approvals[c.self]
+		if acked[hash] == want || x.Sponsor != c.self && !approved && !x.Withdrawn {
+			continue
+		}
+		var err error
+		var answer notice
+		if x.Sponsor == c.self {
+			err = call(ctx, chair, msgProposal, notice{Candidate: x.Candidate, Since: x.Since}, &answer)
+		}
+		if err == nil && (approved || x.Withdrawn) {
+			n := notice{Hash: hash, Withdrawn: x.Withdrawn}
+			if approved {
+				n.Approval = &own
+			}
+			err = call(ctx, chair, msgApproval, n, &answer)
+		}
+		c.mu.Lock()
+		if err != nil {
+			var refused *transport.Error
+			if errors.As(err, &refused) && !errors.Is(err, transport.ErrUnreachable) {
+				c.trouble[hash] = string(chair) + " (chair): " + refused.Text
+			} else {
+				c.trouble[hash] = string(chair) + " (chair) cannot be reached; it is told as soon as it can"
+			}
+			errs = append(errs, err)
+		} else {
+			c.acked[hash] = want
+			delete(c.trouble, hash)
+		}
+		c.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// notices returns what the chair tells the members, and the version that it is of.
+func (c *clerk) notices() (out []notice, version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	set := c.gov.Current()
+	for _, hash := range slices.Sorted(maps.Keys(c.open)) {
+		x := c.open[hash]
+		t, _ := set.Stand(x.Candidate, x.Approvals)
+		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Approved: t.Approved})
+	}
+	return out, c.version
+}
+
+// handle serves the three message types.
+func (c *clerk) handle(ctx context.Context, r *transport.Request) error {
+	var n notice
+	if err := jcs.Unmarshal(r.Payload, &n); err != nil {
+		return &transport.Error{Code: transport.CodeMalformed, Text: r.Envelope.MessageType + ": " + err.Error()}
+	}
+	fromChair := r.From.ID == c.gov.Current().Chair()
+	var err error
+	switch {
+	case r.Envelope.MessageType == msgCandidate && fromChair:
+		err = c.learn(ctx, n)
+	case r.Envelope.MessageType == msgProposal && c.gov.Chair():
+		_, err = c.propose(ctx, n.Candidate, r.From.ID, transport.NewTime(c.now()).String())
+	case r.Envelope.MessageType == msgApproval && c.gov.Chair():
+		err = c.collect(ctx, r.From.ID, n)
+	default:
+		err = errors.New("it is the chair that collects approvals")
+	}
+	var refused *transport.Error
+	switch {
+	case errors.As(err, &refused):
+		return err
+	case err != nil:
+		return &transport.Error{Code: transport.CodeDenied, Text: err.Error()}
+	}
+	if err := r.Reply(ctx, notice{}, transport.ReplyOptions{}, nil); err != nil {
+		return err
+	}
+	c.enact(ctx)
+	c.changed()
+	return nil
+}
+
+// collect takes a member's approval, or that it takes it back, at the chair.
+func (c *clerk) collect(ctx context.Context, from transport.OrgID, n notice) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x, ok := c.open[n.Hash]
+	if !ok {
+		return &transport.Error{Code: transport.CodeNotFound, Text: "no such candidate awaits approval"}
+	}
+	next := x.clone()
+	delete(next.Approvals, from)
+	if !n.Withdrawn {
+		if n.Approval == nil || n.Approval.OrganizationID != from {
+			return errors.New("an approval is given by whom it is signed")
+		}
+		next.Approvals[from] = *n.Approval
+		if t, _ := c.gov.Current().Stand(x.Candidate, next.Approvals); !slices.Contains(t.Approved, from) {
+			return errors.New("the approval does not verify")
+		}
+	}
+	return c.keep(ctx, n.Hash, next)
+}
+
+// learn takes in what the chair says awaits approval.
+func (c *clerk) learn(ctx context.Context, n notice) error {
+	since, err := time.Parse(time.RFC3339, n.Since)
+	if _, member := c.gov.Current().Get(n.Sponsor); err != nil || len(n.Approved) > 1000 || !member || c.now().Sub(since) > candidateLife {
+		return errors.New("a candidate without time, too old, or brought in by a stranger")
+	}
+	hash, err := c.propose(ctx, n.Candidate, n.Sponsor, n.Since)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x, ok := c.open[hash]
+	if !ok || slices.Equal(x.Approved, n.Approved) {
+		return nil
+	}
+	next := x.clone()
+	next.Approved = n.Approved
+	return c.keep(ctx, hash, next)
+}
