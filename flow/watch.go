@@ -44,7 +44,8 @@ func (e *Engine) publish(ev Event) {
 	}
 }
 
-// Watch returns the events of a run, or of all runs with run empty, until ctx ends; then the channel is closed.
+// Watch returns the events of a run, or of all runs with run empty, until ctx ends; then the channel is closed. The
+// first event of a run that this organisation initiated says where it stands: it may have ended already.
 func (e *Engine) Watch(ctx context.Context, run RunID) <-chan Event {
 	ch := make(chan Event, 256)
 	e.events.mu.Lock()
@@ -53,6 +54,16 @@ func (e *Engine) Watch(ctx context.Context, run RunID) <-chan Event {
 	}
 	e.events.subs[ch] = run
 	e.events.mu.Unlock()
+	if r, err := e.GetRun(string(run)); run != "" && err == nil {
+		ev := Event{Time: stamp(e.c.Now()), Run: r.ID, State: string(r.State)}
+		if r.Error != nil {
+			ev.Text = r.Error.Error()
+		}
+		select {
+		case ch <- ev:
+		default: // it is full of later ones
+		}
+	}
 	context.AfterFunc(ctx, func() {
 		e.events.mu.Lock()
 		defer e.events.mu.Unlock()

@@ -160,6 +160,7 @@ type Archived struct {
 	fsys         fs.FS
 	about        about
 	members      *member.Set
+	head         ledger.Head // once verified
 }
 
 // OpenArchive reads who an archive is of and verifies the governance log in it from genesis. A federationID that is not
@@ -167,7 +168,7 @@ type Archived struct {
 func OpenArchive(fsys fs.FS, federationID string) (*Archived, error) {
 	data, err := fs.ReadFile(fsys, aboutFile)
 	if err != nil {
-		return nil, fmt.Errorf("not an audit archive: %w", err)
+		return nil, fmt.Errorf("not an audit archive, which fednode audit export writes: %w", err)
 	}
 	a := &Archived{fsys: fsys}
 	if err := jcs.Unmarshal(data, &a.about); err != nil {
@@ -188,8 +189,12 @@ func OpenArchive(fsys fs.FS, federationID string) (*Archived, error) {
 		return nil, fmt.Errorf("%s names federation %.64s; the governance log is of %s", aboutFile, a.about.FederationID, a.members.FederationID())
 	}
 	a.Organization = a.about.Organization
-	if _, ok := a.members.Get(a.Organization); !ok {
+	m, ok := a.members.Get(a.Organization)
+	if !ok {
 		return nil, fmt.Errorf("%s: %.64q is not a member of the federation", aboutFile, a.Organization)
+	}
+	if a.about.LogOrigin != m.LogOrigin() {
+		return nil, fmt.Errorf("%s names the log %.200q; that of %s is %s", aboutFile, a.about.LogOrigin, m.ID, m.LogOrigin())
 	}
 	return a, nil
 }
@@ -233,7 +238,7 @@ func (a *Archived) Verify() (*Verification, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Organization, err)
 	}
-	v.Entries, v.Root = head.Size, head.Root.String()
+	a.head, v.Entries, v.Root = head, head.Size, head.Root.String()
 	return v, nil
 }
 

@@ -17,24 +17,27 @@ import (
 
 // claims are what receipts in one archive say of another organisation's log.
 type claims struct {
-	by     transport.OrgID
+	by     string
 	leaves map[int64][]byte // index → leaf hash
 	roots  map[int64][]byte // size → root
 }
 
 // CrossCheck holds verified archives of one federation against each other: what one organisation has a receipt for must
-// be in the other's log, at the index the receipt says, and every log must be the one that its checkpoints in the
-// others' hands sign. What an archive does not cover yet, for it was taken earlier, is not an error.
+// be in the other's log, at the index the receipt says; every log must be the one that its checkpoints in the others'
+// hands sign; and of several archives of one organisation, the longer log must continue the shorter. What an archive
+// does not cover yet, for it was taken earlier, is not an error.
 func CrossCheck(archives []*Archived) error {
-	byOrg := map[transport.OrgID]*Archived{}
+	byOrg := map[transport.OrgID][]*Archived{}
 	for _, a := range archives {
 		if other := archives[0]; a.members.FederationID() != other.members.FederationID() {
 			return fmt.Errorf("the archives are of two federations: %s and %s", other.members.FederationID(), a.members.FederationID())
 		}
-		if byOrg[a.Organization] != nil {
-			return fmt.Errorf("two archives are of %s", a.Organization)
+		for _, other := range byOrg[a.Organization] {
+			if err := sameLog(a, other); err != nil {
+				return err
+			}
 		}
-		byOrg[a.Organization] = a
+		byOrg[a.Organization] = append(byOrg[a.Organization], a)
 	}
 	var errs []error
 	for _, a := range archives {
@@ -43,12 +46,23 @@ func CrossCheck(archives []*Archived) error {
 			return err
 		}
 		for _, org := range slices.Sorted(maps.Keys(about)) {
-			if other := byOrg[org]; other != nil {
+			for _, other := range byOrg[org] {
 				errs = append(errs, other.hold(about[org]))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sameLog checks that of two archives of one organisation, the longer log begins with the shorter.
+func sameLog(a, b *Archived) error {
+	if a.head.Size > b.head.Size {
+		a, b = b, a
+	}
+	if a.head.Size == 0 {
+		return nil
+	}
+	return b.hold(&claims{by: "another archive of " + string(a.Organization), roots: map[int64][]byte{a.head.Size: a.head.Root[:]}})
 }
 
 // claims gathers what the archive's receipts say, by the organisation that they are of.
@@ -77,7 +91,7 @@ func (a *Archived) claims() (map[transport.OrgID]*claims, error) {
 		}
 		c := out[m.ID]
 		if c == nil {
-			c = &claims{by: a.Organization, leaves: map[int64][]byte{}, roots: map[int64][]byte{}}
+			c = &claims{by: string(a.Organization), leaves: map[int64][]byte{}, roots: map[int64][]byte{}}
 			out[m.ID] = c
 		}
 		hash := ledger.LeafHash(leaf)

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -127,6 +128,9 @@ func VerifyProof(data []byte, federationID string) (*Verification, string, error
 		return nil, "", fmt.Errorf("proof of %d bytes; at most %d", len(data), maxProof)
 	}
 	var p proof
+	if !bytes.HasPrefix(data, []byte("{")) {
+		return nil, "", errors.New("neither a proof, which fednode audit prove writes, nor an audit archive: a folder or FILE.tar")
+	}
 	if err := jcs.Unmarshal(data, &p); err != nil {
 		return nil, "", fmt.Errorf("proof: %w", err)
 	}

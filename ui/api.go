@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"fednode/flow"
 	"fednode/flow/policy"
 	"fednode/node"
+	"fednode/store/ledger"
 	"fednode/transport"
 )
 
@@ -92,6 +94,19 @@ type ExplainRequest struct {
 func (r ExplainRequest) policy() policy.Request {
 	return policy.Request{Subject: r.Subject, Action: r.Action, Resource: r.Resource, Categories: r.Categories, Purpose: r.Purpose,
 		Recipient: r.Recipient, Jurisdiction: r.Jurisdiction, Context: r.Context}
+}
+
+// An EntryQuery selects entries of the own log.
+type EntryQuery struct {
+	From      int64           // first index; negative: as many of the last ones that match
+	Limit     int64           // how many at most
+	Category  ledger.Category // or any
+	Reference string          // beginning of the run or run/step that they are about, or any
+}
+
+// matches reports whether the query asks for the entry.
+func (q EntryQuery) matches(e ledger.Entry) bool {
+	return (q.Category == "" || e.Category == q.Category) && strings.HasPrefix(e.Reference, q.Reference)
 }
 
 // LogEntry is an entry of the node's own log with its index.

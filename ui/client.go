@@ -233,10 +233,11 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (policy.Decision
 	return call[policy.Decision](ctx, c, "POST", "/v1/policy/explain", r)
 }
 
-// Entries returns at most limit entries of the own log from index from on; a negative from counts from the end.
-func (c *Client) Entries(ctx context.Context, from, limit int64) ([]LogEntry, error) {
-	q := url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.FormatInt(limit, 10)}}
-	return call[[]LogEntry](ctx, c, "GET", "/v1/audit/entries?"+q.Encode(), nil)
+// Entries returns the entries of the own log that q selects, in order.
+func (c *Client) Entries(ctx context.Context, q EntryQuery) ([]LogEntry, error) {
+	v := url.Values{"from": {strconv.FormatInt(q.From, 10)}, "limit": {strconv.FormatInt(q.Limit, 10)},
+		"category": {string(q.Category)}, "reference": {q.Reference}}
+	return call[[]LogEntry](ctx, c, "GET", "/v1/audit/entries?"+v.Encode(), nil)
 }
 
 // Proof writes the .tlog-proof of an entry of the own log to w.
@@ -287,5 +288,8 @@ func (c *Client) Watch(ctx context.Context, run flow.RunID, fn func(flow.Event) 
 			return err
 		}
 	}
-	return sc.Err()
+	if err := sc.Err(); err != nil {
+		return fmt.Errorf("events of the node: %w", err)
+	}
+	return nil
 }

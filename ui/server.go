@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 
 	"fednode/flow"
 	"fednode/node"
+	"fednode/store/ledger"
 )
 
 // SocketName is the file in the data directory that the local API listens on.
@@ -260,10 +263,13 @@ func (s *Server) start(r *http.Request) (any, error) {
 	return s.node.Engine.Start(r.Context(), caller(r), q.Get("workflow"), in, q.Get("priority"))
 }
 
-// entries answers with own log entries from index `from` (negative: from the end) on, at most `limit`.
+// maxEntries bounds how many entries of the own log one call answers with.
+const maxEntries = 10_000
+
+// entries answers with the own log's entries that an [EntryQuery] selects.
 func (s *Server) entries(r *http.Request) (any, error) {
-	from, limit := int64(-100), int64(100)
-	for name, v := range map[string]*int64{"from": &from, "limit": &limit} {
+	q := EntryQuery{From: -100, Limit: 100, Category: ledger.Category(r.FormValue("category")), Reference: r.FormValue("reference")}
+	for name, v := range map[string]*int64{"from": &q.From, "limit": &q.Limit} {
 		if f := r.FormValue(name); f != "" {
 			n, err := strconv.ParseInt(f, 10, 64)
 			if err != nil {
@@ -272,19 +278,45 @@ func (s *Server) entries(r *http.Request) (any, error) {
 			*v = n
 		}
 	}
-	size := s.node.Log.Head().Size
-	if from < 0 {
-		from = max(0, size+from)
+	if q.Category != "" && q.Category.Fields() == nil {
+		return nil, fmt.Errorf("%w: there is no category %.64q", flow.ErrMisuse, q.Category)
+	}
+	if q.Limit < 0 || q.Limit > maxEntries {
+		return nil, fmt.Errorf("%w: limit %d: use 0 to %d", flow.ErrMisuse, q.Limit, maxEntries)
 	}
 	out := []LogEntry{}
-	for i := from; i < min(size, from+min(limit, 10_000)); i++ {
-		b, err := s.node.Log.Entry(i)
-		if err != nil {
+	size := s.node.Log.Head().Size
+	if q.From >= 0 {
+		for i := q.From; i < size && int64(len(out)) < q.Limit; i++ {
+			if err := s.appendMatch(&out, q, i); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	for i := size - 1; i >= 0 && int64(len(out)) < -q.From; i-- {
+		if err := s.appendMatch(&out, q, i); err != nil {
 			return nil, err
 		}
-		out = append(out, LogEntry{i, b})
 	}
-	return out, nil
+	slices.Reverse(out)
+	return out[:min(int64(len(out)), q.Limit)], nil
+}
+
+// appendMatch appends entry i to out if q asks for it.
+func (s *Server) appendMatch(out *[]LogEntry, q EntryQuery, i int64) error {
+	b, err := s.node.Log.Entry(i)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(b, []byte(q.Reference)) { // cheaper than to parse it
+		return nil
+	}
+	e, err := ledger.ParseEntry(b)
+	if err == nil && q.matches(e) {
+		*out = append(*out, LogEntry{i, b})
+	}
+	return err
 }
 
 func (s *Server) proof(w http.ResponseWriter, r *http.Request) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,43 +29,51 @@ What it exports, anyone can verify offline: with fednode audit verify, or with p
 }
 
 func (a *app) auditLog() *cobra.Command {
-	var from, limit int64
-	var category, reference string
+	var q ui.EntryQuery
+	var category string
 	c := &cobra.Command{Use: "log", Short: "List entries of the own log", Args: cobra.NoArgs,
+		Long:    "Lists the last entries, or with --from those from an index on; with --category and --run, of those that match.",
 		Example: "  fednode audit log\n  fednode audit log --from 0 --limit 20\n  fednode audit log --category policy_enforcement --run run-5f1c…",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if category != "" && ledger.Category(category).Fields() == nil {
-				return misusef("--category %q: use authentication, authorization, data_access, policy_enforcement or federation_management", category)
+			q.Category = ledger.Category(category)
+			if category != "" && q.Category.Fields() == nil {
+				return misusef("--category %q: use one of %s", category, strings.Join(categories(), ", "))
 			}
-			entries, err := a.client().Entries(c.Context(), from, limit)
+			if q.Limit < 1 {
+				return misusef("--limit %d: use 1 or more", q.Limit)
+			}
+			if !c.Flags().Changed("from") {
+				q.From = -q.Limit
+			}
+			entries, err := a.client().Entries(c.Context(), q)
 			if err != nil {
 				return err
 			}
-			kept := []ui.LogEntry{}
 			lines := [][]string{{"INDEX", "TIME", "CATEGORY", "TYPE", "ACTION", "RESULT", "ABOUT"}}
 			for _, x := range entries {
 				var e ledger.Entry
 				if err := json.Unmarshal(x.Entry, &e); err != nil {
 					return err
 				}
-				if category != "" && string(e.Category) != category || !strings.HasPrefix(e.Reference, reference) {
-					continue
-				}
-				kept = append(kept, x)
 				about := e.Reference
 				if about == "" {
 					about = e.Resource
 				}
-				lines = append(lines, []string{strconv.FormatInt(x.Index, 10), e.Timestamp, string(e.Category), e.Type, e.Action, e.Result, clean(about)})
+				lines = append(lines, []string{strconv.FormatInt(x.Index, 10), when(e.Timestamp), string(e.Category), e.Type, e.Action, e.Result, clean(about)})
 			}
-			return a.print(kept, func(w io.Writer) { rows(w, lines) })
+			return a.print(entries, func(w io.Writer) { rows(w, lines) })
 		}}
-	c.Flags().Int64Var(&from, "from", -100, "first index; negative counts from the end")
-	c.Flags().Int64Var(&limit, "limit", 100, "how many at most")
-	c.Flags().StringVar(&category, "category", "", "only entries of this category")
-	c.Flags().StringVar(&reference, "run", "", "only entries about this run, or run/step")
+	c.Flags().Int64Var(&q.From, "from", 0, "first index; negative: as many of the last (default the last --limit)")
+	c.Flags().Int64Var(&q.Limit, "limit", 100, "how many at most")
+	c.Flags().StringVar(&category, "category", "", "only entries of this category: "+strings.Join(categories(), ", "))
+	c.Flags().StringVar(&q.Reference, "run", "", "only entries about this run, or run/step")
+	_ = c.RegisterFlagCompletionFunc("category", cobra.FixedCompletions(categories(), cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("run", a.completeRuns)
 	return c
+}
+
+func categories() []string {
+	return []string{string(ledger.Authentication), string(ledger.Authorization), string(ledger.DataAccess), string(ledger.PolicyEnforcement), string(ledger.FederationManagement)}
 }
 
 func (a *app) auditShow() *cobra.Command {
@@ -74,12 +83,12 @@ func (a *app) auditShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			entries, err := a.client().Entries(c.Context(), i, 1)
+			entries, err := a.client().Entries(c.Context(), ui.EntryQuery{From: i, Limit: 1})
 			if err != nil {
 				return err
 			}
 			if len(entries) == 0 {
-				return fmt.Errorf("the log has no entry %d", i)
+				return fmt.Errorf("the log has no entry %d; see fednode audit log", i)
 			}
 			var pretty bytes.Buffer
 			if err := json.Indent(&pretty, entries[0].Entry, "", "  "); err != nil {
@@ -208,7 +217,7 @@ agree with themselves.`,
 			}
 			for _, name := range args {
 				if err := v.path(name); err != nil {
-					return fmt.Errorf("%s: %w", name, err)
+					return named(name, err)
 				}
 			}
 			if len(v.archives) > 1 {
@@ -242,6 +251,14 @@ func (v *verifier) clean() {
 	for _, dir := range v.temporary {
 		os.RemoveAll(dir)
 	}
+}
+
+// named says which file an error is about, unless it does so itself.
+func named(file string, err error) error {
+	if pe := new(fs.PathError); errors.As(err, &pe) && pe.Path == file {
+		return err
+	}
+	return fmt.Errorf("%s: %w", file, err)
 }
 
 // path verifies a directory, a tar file or a proof file, or standard input, which is a proof.
@@ -322,6 +339,9 @@ func (v *verifier) table(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%s %s: %s\n", p.good("✓"), d.File, what)
 		fmt.Fprintf(w, "  %d signed messages, %d receipts of other organisations\n", d.Envelopes, d.Receipts)
+	}
+	if len(v.archives) > 1 {
+		fmt.Fprintf(w, "%s held against each other: no log contradicts a receipt, a checkpoint or another archive\n", p.good("✓"))
 	}
 	ids := []string{}
 	for _, d := range v.done {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -72,6 +73,15 @@ func short(hash string) string {
 		return hash
 	}
 	return hash[:12] + "…"
+}
+
+// when shows a timestamp of the node, RFC 3339, in local time, or as it is if it is something else.
+func when(stamp string) string {
+	t, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil {
+		return clean(stamp)
+	}
+	return t.Local().Format(time.DateTime)
 }
 
 // clean makes foreign text safe for a terminal: control characters become '?'.
