@@ -85,6 +85,11 @@ func Open(db *store.DB, c Config) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log %s: %w", c.Origin, err)
 	}
+	if s.checkpoint == nil && c.Signer != nil { // a log that is still empty can be exported and verified too
+		if s.checkpoint, err = signCheckpoint(c.Origin, s.size, s.root, c.Signer); err != nil {
+			return nil, fmt.Errorf("log %s: sign checkpoint: %w", c.Origin, err)
+		}
+	}
 	l.now.Store(s)
 	return l, nil
 }

@@ -186,8 +186,12 @@ func TestEmptyLog(t *testing.T) {
 	if _, err := l.Entry(0); !errors.Is(err, ErrNoEntry) {
 		t.Errorf("Entry(0) = %v", err)
 	}
-	if _, err := l.ReadPath("checkpoint"); !errors.Is(err, ErrNoEntry) {
-		t.Errorf("checkpoint: %v", err)
+	dir := t.TempDir()
+	if err := l.Export(dir); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := VerifyDir(os.DirFS(dir), l.Verifier(), nil); err != nil || h != l.Head() {
+		t.Errorf("exported before its first entry, it verifies as %v, %v", h, err)
 	}
 }
 

@@ -63,7 +63,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "federation": federation, "start": start, "halt": halt, "crash": crash, "await": await, "field": field,
-			"flip": flip, "bomb": bomb, "terminal": terminal, "unprivileged": unprivileged,
+			"flip": flip, "truncate": truncate, "bomb": bomb, "terminal": terminal, "unprivileged": unprivileged,
 		},
 	})
 }
@@ -245,14 +245,37 @@ func field(ts *testscript.TestScript, neg bool, args []string) {
 
 // flip FILE OFFSET: changes one bit of the file; a negative offset counts from the end.
 func flip(ts *testscript.TestScript, neg bool, args []string) {
-	data := []byte(ts.ReadFile(args[0]))
+	name := theFile(ts, args[0])
+	data, err := os.ReadFile(name)
+	ts.Check(err)
 	at, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	if at < 0 {
 		at += len(data)
 	}
 	data[at] ^= 1
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
+	ts.Check(os.WriteFile(name, data, 0o600))
+}
+
+// theFile returns the path of the one file that matches the pattern.
+func theFile(ts *testscript.TestScript, pattern string) string {
+	found, err := filepath.Glob(ts.MkAbs(pattern))
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%s matches %d files, want 1", pattern, len(found))
+	}
+	return found[0]
+}
+
+// truncate FILE COPY BYTES: copies the beginning of the file.
+func truncate(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	data := ts.ReadFile(args[0])
+	if n >= len(data) {
+		ts.Fatalf("%s has only %d bytes", args[0], len(data))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(data[:n]), 0o600))
 }
 
 // bomb FILE: writes a DOCX of some hundred KiB that unpacks to 512 MiB.

@@ -132,9 +132,20 @@ func (a *app) follow(ctx context.Context, id flow.RunID, show func(flow.Event) e
 		a.printRunLine(run)
 	}
 	if run.State != flow.StateCompleted {
-		return run, fmt.Errorf("run %s %s: %w", run.ID, run.State, run.Error)
+		return run, fmt.Errorf("run %s %s", run.ID, ending(run))
 	}
 	return run, nil
+}
+
+// ending says how a run ended and, if it wasn't completed, why.
+func ending(run *flow.Run) string {
+	switch e := run.Error; {
+	case e == nil:
+		return string(run.State)
+	case e.Code == string(run.State):
+		return e.Error()
+	}
+	return string(run.State) + ": " + run.Error.Error()
 }
 
 // showStep shows what happens to the steps of the one run that is followed.
