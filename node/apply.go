@@ -18,18 +18,20 @@ import (
 func (s *Site) compilePolicy() (*policy.Engine, error) {
 	path := filepath.Join(s.Dir, policyName)
 	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w; restore it, or begin anew with the lines version: 1 and default: deny", err)
+	} else if err != nil {
+		return nil, err
 	}
-	return s.compile(data, nil)
+	return s.compile(path, data, nil)
 }
 
-// compile builds the decision point from a local policy and the governance policies on disk, or with extra in place of
-// the one of the same id.
-func (s *Site) compile(local []byte, extra *policy.GovernancePolicy) (*policy.Engine, error) {
+// compile builds the decision point from a local policy, called name in errors, and the governance policies on disk, or
+// with extra in place of the one of the same id.
+func (s *Site) compile(name string, local []byte, extra *policy.GovernancePolicy) (*policy.Engine, error) {
 	src := policy.Sources{Now: s.now}
 	var err error
-	if src.Local, err = policy.ParseLocal(policyName, local); err != nil {
+	if src.Local, err = policy.ParseLocal(name, local); err != nil {
 		return nil, err
 	}
 	files, err := filepath.Glob(filepath.Join(s.Dir, policyDir, "*.yaml"))
@@ -63,8 +65,8 @@ type Applied struct {
 
 // Apply puts a configuration file into force, whole or not at all. The error names every field that cannot be honoured.
 func (n *Node) Apply(ctx context.Context, user flow.User, name string, data []byte) (*Applied, error) {
-	if local, err := policy.ParseLocal(name, data); err == nil {
-		return n.applyLocal(ctx, user, local, data)
+	if _, err := policy.ParseLocal(name, data); err == nil {
+		return n.applyLocal(ctx, user, name, data)
 	}
 	report, err := config.Check(name, data, n.env())
 	if err != nil {
@@ -101,8 +103,8 @@ func (n *Node) env() config.Env {
 	}}
 }
 
-func (n *Node) applyLocal(ctx context.Context, user flow.User, _ *policy.LocalPolicy, data []byte) (*Applied, error) {
-	engine, err := n.site.compile(data, nil)
+func (n *Node) applyLocal(ctx context.Context, user flow.User, name string, data []byte) (*Applied, error) {
+	engine, err := n.site.compile(name, data, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +124,7 @@ func (n *Node) applyGovernance(ctx context.Context, user flow.User, name string,
 	if err != nil {
 		return nil, err
 	}
-	engine, err := n.site.compile(local, g)
+	engine, err := n.site.compile(policyName, local, g)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,8 +53,14 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PDFS", filepath.Join(root, "flow", "agent", "builtin", "pdf", "testdata"))
 			e.Setenv("REFERENCE", os.Getenv("FEDNODE_REFERENCE"))
 			e.Setenv("TERM", "xterm")
-			e.Values[nodesKey{}] = &nodes{host: fmt.Sprintf("127.7.%d.1", scripts.Add(1)), running: map[string]*exec.Cmd{}}
-			return nil
+			n := &nodes{host: fmt.Sprintf("127.7.%d.1", scripts.Add(1)), running: map[string]*exec.Cmd{}}
+			e.Values[nodesKey{}] = n
+			monitor, err := net.Listen("tcp", n.host+":0")
+			if err != nil {
+				return err
+			}
+			e.Setenv("MONITOR", monitor.Addr().String()) // the script's own address: nobody else takes the port meanwhile
+			return monitor.Close()
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "reference" {
@@ -64,6 +71,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "federation": federation, "start": start, "halt": halt, "crash": crash, "await": await, "field": field,
 			"flip": flip, "truncate": truncate, "bomb": bomb, "terminal": terminal, "unprivileged": unprivileged,
+			"append": appendLine, "place": place, "get": get, "occupy": occupy,
 		},
 	})
 }
@@ -147,6 +155,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 		log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		ts.Check(err)
 		cmd := exec.Command(program, "-D", dir, "run")
+		cmd.Env = environment(ts)
 		cmd.Stdout, cmd.Stderr = log, log
 		ts.Check(cmd.Start())
 		log.Close()
@@ -336,10 +345,53 @@ func command(ts *testscript.TestScript, args []string) *exec.Cmd {
 	ts.Check(err)
 	cmd := exec.Command(program, args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TERM", "NO_COLOR", "FEDNODE_DIR", "TMPDIR"} {
+	cmd.Env = environment(ts)
+	return cmd
+}
+
+// environment is what a script's commands get of its variables.
+func environment(ts *testscript.TestScript) (env []string) {
+	for _, name := range []string{"PATH", "HOME", "TERM", "NO_COLOR", "FEDNODE_DIR", "TMPDIR", "FED_PASS", "CREDENTIALS_DIRECTORY"} {
 		if v := ts.Getenv(name); v != "" {
-			cmd.Env = append(cmd.Env, name+"="+v)
+			env = append(env, name+"="+v)
 		}
 	}
-	return cmd
+	return env
+}
+
+// append FILE LINE: adds a line.
+func appendLine(ts *testscript.TestScript, neg bool, args []string) {
+	data := ts.ReadFile(args[0]) + args[1] + "\n"
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(data), 0o600))
+}
+
+// place NODE.YAML [LINE]: makes the line all that node.yaml says about keys.
+func place(ts *testscript.TestScript, neg bool, args []string) {
+	before, after, found := strings.Cut(ts.ReadFile(args[0]), "keys:\n")
+	if found {
+		_, after, _ = strings.Cut(after, "\n")
+	}
+	if len(args) == 2 {
+		after = "keys:\n  " + args[1] + "\n" + after
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(before+after), 0o600))
+}
+
+// get URL: fetches it; the body is the output. Fails unless the answer is 200.
+func get(ts *testscript.TestScript, neg bool, args []string) {
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+	if (resp.StatusCode != http.StatusOK) != neg {
+		ts.Fatalf("%s: %s", args[0], resp.Status)
+	}
+}
+
+// occupy ADDRESS: listens there (TCP) until the script ends.
+func occupy(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
 }
