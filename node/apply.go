@@ -65,9 +65,6 @@ type Applied struct {
 
 // Apply puts a configuration file into force, whole or not at all. The error names every field that cannot be honoured.
 func (n *Node) Apply(ctx context.Context, user flow.User, name string, data []byte) (*Applied, error) {
-	if _, err := policy.ParseLocal(name, data); err == nil {
-		return n.applyLocal(ctx, user, name, data)
-	}
 	report, err := config.Check(name, data, n.env())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", flow.ErrMisuse, err)
@@ -89,6 +86,10 @@ func (n *Node) Apply(ctx context.Context, user flow.User, name string, data []by
 		return &Applied{string(report.Kind), fmt.Sprintf("agreement %s %s, signed %d/%d", a.Hash[:12], a.State, signed, of)}, nil
 	case config.KindPolicy:
 		return n.applyGovernance(ctx, user, name, data)
+	case config.KindNodeRules:
+		return n.applyLocal(ctx, user, name, data)
+	case config.KindNode:
+		return nil, fmt.Errorf("%w: %s is read when the node starts; write it to %s and restart the node", flow.ErrMisuse, name, filepath.Join(n.site.Dir, ConfigName))
 	}
 	return nil, fmt.Errorf("%w: %s: a %s file has no field that this version puts into force", flow.ErrMisuse, name, report.Kind)
 }

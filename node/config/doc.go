@@ -1,6 +1,6 @@
 // Package config reads the configuration files of a federation: the eleven
 // reference kinds, each recognised by its content, typed to the last key and
-// checked beyond syntax, and the node's own node.yaml.
+// checked beyond syntax, and the node's own node.yaml and policy.yaml.
 //
 // Its nouns are the [Kind] of a file, the [Row] that says of one field what it
 // means and what this version does with it, and the [Report] that [Check]

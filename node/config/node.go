@@ -1,12 +1,10 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -147,34 +145,6 @@ func (c CredentialID) problem() string {
 		return ""
 	}
 	return "this is not the name of a credential; use letters, digits, '-', '_' and '.'"
-}
-
-// LoadNode reads node.yaml, strictly, and fills in the defaults. The error
-// joins one *strictyaml.Error for everything that is wrong with it.
-func LoadNode(name string, data []byte) (*Node, error) {
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s has %d bytes; %d is the limit", name, len(data), maxFile)
-	}
-	n := new(Node)
-	if err := strictyaml.Decode(name, data, n); err != nil {
-		return nil, err
-	}
-	c, err := newChecker(name, data, Env{})
-	if err != nil {
-		return nil, err
-	}
-	c.walk(reflect.ValueOf(n), c.root, "", "", map[string]bool{"organization": true, "organization.id": true})
-	n.check(c)
-	for name, a := range n.Agents {
-		if err := a.Validate(name); err != nil {
-			c.fail("agents", "", "%v", err)
-		}
-	}
-	if len(c.errs) > 0 {
-		return nil, errors.Join(c.errs...)
-	}
-	n.setDefaults()
-	return n, nil
 }
 
 func (n *Node) check(c *checker) {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -119,4 +120,41 @@ func FuzzLoadNode(f *testing.F) {
 			t.Fatalf("%+v", n)
 		}
 	})
+}
+
+func TestEveryKeyOfNodeYAMLIsDescribed(t *testing.T) {
+	leaves := map[string]reflect.Type{}
+	leafTypes(reflect.TypeFor[Node](), "", leaves)
+	for _, r := range nodeRows() {
+		if _, ok := leaves[r.Path]; !ok {
+			t.Errorf("%s is described and isn't a key", r.Path)
+		}
+		delete(leaves, r.Path)
+	}
+	for path := range leaves {
+		t.Errorf("%s isn't described", path)
+	}
+}
+
+func TestCheckKnowsTheNodesOwnFiles(t *testing.T) {
+	for _, c := range []struct {
+		name, text, want string // want is part of the error, or the kind
+	}{
+		{"node.yaml", "organization: {id: org-a}\nlisten: \":443\"\n", "node"},
+		{"node.yaml", "organization: {id: org-a}\nlissten: \":443\"\n", `node.yaml:2:1: unknown key "lissten"; did you mean "listen"?`},
+		{"node.yaml", "organization: {id: org-a}\nlisten: here\n", `node.yaml:2:9: "here" is not an address`},
+		{"node.yaml", "organization: {id: org-a}\nagents: {a: {kind: exec, outputs: [x]}}\n", `node.yaml:2:13: command: name the program`},
+		{"policy.yaml", "version: 1\ndefault: deny\nrules: []\n", "policy"},
+		{"policy.yaml", "version: 1\ndefault: deny\nrules: [{name: a, efect: deny}]\n", `did you mean "effect"?`},
+		{"policy.yaml", "version: 1\ndefault: deny\nrules: [{name: a, effect: deny, when: subject ==}]\n", "policy.yaml: rules[0] a: when: "},
+	} {
+		r, err := Check(c.name, []byte(c.text), Env{})
+		got := string(r.Kind)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s:\n%sgives %s, want %s", c.name, c.text, got, c.want)
+		}
+	}
 }

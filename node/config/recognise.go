@@ -10,7 +10,7 @@ import (
 	"fednode/store/strictyaml"
 )
 
-// kinds lists every format Check knows; the eleven reference kinds come first.
+// kinds lists the reference formats: the eleven kinds, and the envelope.
 func kinds() []kind {
 	return []kind{
 		auditKind(), deploymentKind(), iamKind(), incidentKind(), learningKind(), monitoringKind(),
@@ -33,7 +33,7 @@ func recognise(name string, data []byte) (kind, error) {
 	root := document.Content[0]
 	var best, second kind
 	most, next := 0, 0
-	for _, k := range kinds() {
+	for _, k := range append(kinds(), ownKinds()...) {
 		score := fit(root, reflect.TypeOf(k.document), 0)
 		if score > most {
 			best, most, second, next = k, score, best, most
@@ -146,7 +146,7 @@ func unrecognised(name, why string, near Kind) error {
 		base := name[strings.LastIndexByte(name, '/')+1:]
 		near = Kind(nearest(strings.TrimSuffix(strings.TrimSuffix(base, ".yaml"), ".yml"), list))
 	}
-	text := fmt.Sprintf("this is no configuration file fednode knows: %s; the kinds are %s, and the reference envelope",
+	text := fmt.Sprintf("this is no configuration file fednode knows: %s; the kinds are %s, the reference envelope, and a node's own node.yaml and policy.yaml",
 		why, strings.Join(list, ", "))
 	return &strictyaml.Error{File: name, Line: 1, Col: 1, Text: text, Suggestion: string(near)}
 }

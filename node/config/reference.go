@@ -13,7 +13,7 @@ import (
 func Reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
-	all := kinds()
+	all := append(kinds(), nodeKind())
 	for _, k := range all {
 		fmt.Fprintf(&b, "- [%s](#%s)\n", k.name, k.name)
 	}
@@ -27,7 +27,8 @@ const referenceHead = `# Configuration files
 
 Eleven kinds of YAML files, and the reference envelope. ` + "`fednode check FILE`" + ` recognises each by its content and reads it to the
 last key; a mistake is an error with file, line and column. It exits 0 with warnings. ` + "`fednode apply FILE`" + ` honours every
-field of a file or refuses the whole file, naming each field it doesn't honour.
+field of a file or refuses the whole file, naming each field it doesn't honour. Both know a node's
+own policy.yaml too, which says in its comments what may stand in it, and ` + "`check`" + ` its node.yaml.
 
 How this version treats a field:
 

@@ -333,12 +333,12 @@ func (v *verifier) proof(name string, data []byte) error {
 func (v *verifier) table(w io.Writer) {
 	p := v.paint()
 	for _, d := range v.done {
-		what := fmt.Sprintf("log of %s, %d entries, root %s", d.Organization, d.Entries, short(d.Root))
+		what := fmt.Sprintf("log of %s, %s, root %s", d.Organization, entries(d.Entries), short(d.Root))
 		if d.About != "" {
-			what = fmt.Sprintf("%s: %d entries proven in the log of %s", clean(d.About), d.Entries, d.Organization)
+			what = fmt.Sprintf("%s: %s proven in the log of %s", clean(d.About), entries(d.Entries), d.Organization)
 		}
 		fmt.Fprintf(w, "%s %s: %s\n", p.good("✓"), d.File, what)
-		fmt.Fprintf(w, "  %d signed messages, %d receipts of other organisations\n", d.Envelopes, d.Receipts)
+		fmt.Fprintf(w, "  %s, %s of other organisations\n", plural(d.Envelopes, "signed message"), plural(d.Receipts, "receipt"))
 	}
 	if len(v.archives) > 1 {
 		fmt.Fprintf(w, "%s held against each other: no log contradicts a receipt, a checkpoint or another archive\n", p.good("✓"))
@@ -347,10 +347,17 @@ func (v *verifier) table(w io.Writer) {
 	for _, d := range v.done {
 		if !slices.Contains(ids, d.FederationID) {
 			ids = append(ids, d.FederationID)
-			fmt.Fprintf(w, "  federation %s %s, %d members, governance log of %d entries from genesis\n", d.Federation, d.FederationID, d.Members, d.Governance)
+			fmt.Fprintf(w, "  federation %s %s, %s, governance log of %s from genesis\n", clean(d.Federation), d.FederationID, plural(d.Members, "member"), entries(d.Governance))
 		}
 	}
 	if v.federation == "" {
 		fmt.Fprintln(w, p.dim("  Compare the federation id with one you know from elsewhere, or pin it with --federation."))
 	}
+}
+
+func entries(n int64) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
 }

@@ -13,9 +13,10 @@ import (
 
 func (a *app) check() *cobra.Command {
 	return &cobra.Command{Use: "check FILE...", Short: "Check configuration files, offline",
-		Long: `Recognises each of the eleven configuration kinds and the reference message by content, validates the structure to
-the last key, and names every field that this version does not enforce yet. Exits 0 if there are only warnings.`,
-		Example: "  fednode check workflow.yaml\n  fednode check *.yaml --output json", Args: cobra.MinimumNArgs(1),
+		Long: `Recognises by content each of the eleven configuration kinds, the reference message, and a node's own node.yaml and
+policy.yaml; validates the structure to the last key, and names every field that this version does not enforce yet.
+Exits 0 if there are only warnings.`,
+		Example: "  fednode check workflow.yaml\n  fednode check /var/lib/fednode/node.yaml\n  fednode check *.yaml --output json", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			reports := []*config.Report{}
 			failed := false
@@ -66,7 +67,7 @@ func (a *app) printReport(w io.Writer, r *config.Report) {
 		fmt.Fprintln(w)
 	}
 	if !r.Failed() {
-		fmt.Fprintf(w, "%s %s: %s, %d fields, %d warnings\n", p.good("✓"), r.Name, r.Kind, r.Fields, warnings)
+		fmt.Fprintf(w, "%s %s: %s, %s, %s\n", p.good("✓"), r.Name, r.Kind, plural(r.Fields, "field"), plural(warnings, "warning"))
 	}
 }
 

@@ -67,6 +67,14 @@ func (p paint) bad(s string) string  { return p.sgr("31", s) }
 func (p paint) warn(s string) string { return p.sgr("33", s) }
 func (p paint) dim(s string) string  { return p.sgr("2", s) }
 
+// plural counts things: "1 warning", "2 warnings".
+func plural[N int | int64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // short shows the beginning of a hash.
 func short(hash string) string {
 	if len(hash) <= 12 {

@@ -46,7 +46,7 @@ func (a *app) printStatus(w io.Writer, st ui.Status) {
 		}
 	}
 	rows(w, [][]string{
-		{"federation", fmt.Sprintf("%s  %d members, chair %s", short(st.FederationID), st.Members, st.Chair)},
+		{"federation", fmt.Sprintf("%s  %s, chair %s", short(st.FederationID), plural(st.Members, "member"), st.Chair)},
 		{"listens", fmt.Sprintf("%s udp, since %s, fednode %s", st.Listen, st.Started.Local().Format(time.DateTime), st.Version)},
 		{"certificate", "renewed by itself, valid until " + st.Certificate.Local().Format(time.DateTime)},
 		{"ledger", fmt.Sprintf("%d entries, root %s", st.Log.Size, short(st.Log.Root))},
@@ -57,17 +57,24 @@ func (a *app) printStatus(w io.Writer, st ui.Status) {
 		{"disk", fmt.Sprintf("%.1f GiB free", float64(st.FreeDisk)/(1<<30))},
 	})
 	if st.Evidence > 0 {
-		fmt.Fprintf(w, "%s %d pieces of evidence that a member's log was rolled back or forked\n", p.bad("✗"), st.Evidence)
+		fmt.Fprintf(w, "%s evidence that a member's log was rolled back or forked: %s\n", p.bad("✗"), plural(st.Evidence, "piece"))
 	}
 	if st.Candidates > 0 {
 		fmt.Fprintf(w, "%s %d records or charters wait for your approval: fednode members list\n", p.warn("!"), st.Candidates)
 	}
 	if st.Waiting > 0 {
-		fmt.Fprintf(w, "%s %d steps wait for your approval: fednode flow list\n", p.warn("!"), st.Waiting)
+		fmt.Fprintf(w, "%s %s for your approval: fednode flow list\n", p.warn("!"), waiting(st.Waiting, "step"))
 	}
 	if n := st.Agreements["pending"]; n > 0 {
-		fmt.Fprintf(w, "%s %d agreements wait for your signature: fednode flow list --agreements\n", p.warn("!"), n)
+		fmt.Fprintf(w, "%s %s for your signature: fednode flow list --agreements\n", p.warn("!"), waiting(n, "agreement"))
 	}
+}
+
+func waiting(n int, thing string) string {
+	if n == 1 {
+		return plural(n, thing) + " waits"
+	}
+	return plural(n, thing) + " wait"
 }
 
 func governanceLine(st ui.Status) string {
