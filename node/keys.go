@@ -100,7 +100,7 @@ func (s *Site) openMessageKeys() error {
 		s.messages.add(k)
 	}
 	if len(files) == 0 {
-		return fmt.Errorf("%s holds no message key: %s is missing", s.Dir, strings.TrimPrefix(messageKey, "file:"))
+		return fmt.Errorf("%s holds no message key: %s is missing; restore it from a backup", s.Dir, strings.TrimPrefix(messageKey, "file:"))
 	}
 	return nil
 }
