@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/quic-go/quic-go"
 )
@@ -82,6 +83,12 @@ var ErrUnreachable = errors.New("unreachable")
 // ErrUnknownOutcome is wrapped by the errors of [Node.Call] that mean that the request was sent but no verified answer
 // came back: the peer may have acted on it. Deliver again under a new message_id, same payload, salt and attempt.
 var ErrUnknownOutcome = errors.New("outcome unknown")
+
+// clipped returns e with a text that is short and valid UTF-8.
+func (e *Error) clipped() Error {
+	text := strings.ToValidUTF8(e.Text, "\uFFFD")
+	return Error{e.Code, strings.ToValidUTF8(text[:min(len(text), maxRefusalText)], "")}
+}
 
 func refuse(c Code, format string, a ...any) *Error { return &Error{c, fmt.Sprintf(format, a...)} }
 

@@ -25,6 +25,10 @@ type Limits struct {
 	KeepAlive         time.Duration // default 10 s
 	Handshakes        int           // inbound connections that have not proven who they are, at once; default 64
 	HandshakesPerSec  float64       // inbound, per source address (IPv6: /64); default 20
+	Joins             int           // strangers' requests to join being handled at once; default 16
+	JoinsPerSec       float64       // per source address (IPv6: /64), on average; default 2
+	JoinBurst         int           // default 20
+	JoinTimeout       time.Duration // in which one must be asked and answered; default 15 s
 	ClockSkew         time.Duration // between envelope and own clock; default 60 s
 	Lifetime          time.Duration // expires_at of messages that name none, from now; default 5 min
 	ReplayEntries     uint64        // message ids remembered at once, default 1<<20; beyond it requests are overloaded
@@ -57,6 +61,10 @@ func (l Limits) withDefaults() Limits {
 	setRate(&l.RequestsPerSecond, 2000)
 	setRate(&l.BytesPerSecond, 64<<20)
 	setRate(&l.HandshakesPerSec, 20)
+	setInt(&l.Joins, 16)
+	setRate(&l.JoinsPerSec, 2)
+	setInt(&l.JoinBurst, 20)
+	setTime(&l.JoinTimeout, 15*time.Second)
 	setTime(&l.FrameTimeout, 10*time.Second)
 	setTime(&l.QueueTimeout, 500*time.Millisecond)
 	setTime(&l.CallTimeout, 30*time.Second)
@@ -90,9 +98,11 @@ func newPeerLimit(l Limits) *peerLimit {
 // maxSources bounds the table of source addresses; beyond it, strangers share one bucket.
 const maxSources = 4096
 
-// A gate limits connection attempts of peers that are not verified yet.
+// A gate limits what peers that are not verified can begin.
 type gate struct {
-	limit Limits
+	max    int     // at once
+	perSec float64 // of one source
+	burst  int
 
 	mu      sync.Mutex
 	pending int
@@ -100,20 +110,22 @@ type gate struct {
 	swept   time.Time
 }
 
-func newGate(l Limits) *gate { return &gate{limit: l, sources: map[netip.Prefix]*rate.Limiter{}} }
+func newGate(atOnce int, perSec float64, burst int) *gate {
+	return &gate{max: atOnce, perSec: perSec, burst: burst, sources: map[netip.Prefix]*rate.Limiter{}}
+}
 
 // busy reports whether sources should prove their address first (QUIC Retry, RFC 9000 section 8.1.2).
 func (g *gate) busy() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pending >= g.limit.Handshakes/4
+	return g.pending >= g.max/4
 }
 
-// enter admits one handshake; leave must follow each that was admitted.
+// enter admits one attempt; leave must follow each that was admitted.
 func (g *gate) enter(from net.Addr, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.pending >= g.limit.Handshakes || !g.source(from, now).AllowN(now, 1) {
+	if g.pending >= g.max || !g.source(from, now).AllowN(now, 1) {
 		return false
 	}
 	g.pending++
@@ -126,13 +138,23 @@ func (g *gate) leave() {
 	g.pending--
 }
 
+// addrIP returns the IP address in a, or the invalid one.
+func addrIP(a net.Addr) netip.Addr {
+	var ip net.IP
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		ip = a.IP
+	case *net.TCPAddr:
+		ip = a.IP
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
+
 func (g *gate) source(from net.Addr, now time.Time) *rate.Limiter {
 	var p netip.Prefix
-	if u, ok := from.(*net.UDPAddr); ok {
-		if ip, ok := netip.AddrFromSlice(u.IP); ok {
-			ip = ip.Unmap()
-			p, _ = ip.Prefix(min(ip.BitLen(), 64))
-		}
+	if ip := addrIP(from); ip.IsValid() {
+		p, _ = ip.Prefix(min(ip.BitLen(), 64))
 	}
 	if now.Sub(g.swept) > time.Minute {
 		g.swept = now
@@ -148,7 +170,7 @@ func (g *gate) source(from net.Addr, now time.Time) *rate.Limiter {
 		l = g.sources[p]
 	}
 	if l == nil {
-		l = rate.NewLimiter(rate.Limit(g.limit.HandshakesPerSec), max(int(g.limit.HandshakesPerSec), 1)*2)
+		l = rate.NewLimiter(rate.Limit(g.perSec), g.burst)
 		g.sources[p] = l
 	}
 	return l

@@ -146,7 +146,7 @@ func TestRequestRate(t *testing.T) {
 }
 
 func TestHandshakeGate(t *testing.T) {
-	g := newGate(Limits{Handshakes: 8, HandshakesPerSec: 2}.withDefaults())
+	g := newGate(8, 2, 4)
 	at := time.Unix(0, 0)
 	ip := func(s string) net.Addr { return &net.UDPAddr{IP: net.ParseIP(s), Port: 1} }
 	for i := range 4 {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -113,16 +114,29 @@ func claimedOrg(raw [][]byte) (OrgID, error) {
 	return OrgID(org), err
 }
 
-// tls returns what both ends share. The standard verification knows no per-organisation roots, so it is replaced:
-// every handshake goes through verifyPeer, and there is no resumption that could bypass it.
-func (n *Node) tls(want OrgID) *tls.Config {
+// baseTLS speaks one protocol only, and insists on it.
+func baseTLS(protocol string) *tls.Config {
 	c := pki.BaseTLS()
 	c.NextProtos = []string{protocol}
-	c.Time = n.c.Now
-	c.InsecureSkipVerify = true
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
 		if cs.NegotiatedProtocol != protocol {
 			return fmt.Errorf("protocol %q negotiated; %q is required", cs.NegotiatedProtocol, protocol)
+		}
+		return nil
+	}
+	return c
+}
+
+// tls returns what both ends share. The standard verification knows no per-organisation roots, so it is replaced:
+// every handshake goes through verifyPeer, and there is no resumption that could bypass it.
+func (n *Node) tls(want OrgID) *tls.Config {
+	c := baseTLS(protocol)
+	c.Time = n.c.Now
+	c.InsecureSkipVerify = true
+	negotiated := c.VerifyConnection
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := negotiated(cs); err != nil {
+			return err
 		}
 		raw := rawChain(cs)
 		org := want
@@ -145,7 +159,20 @@ func rawChain(cs tls.ConnectionState) (raw [][]byte) {
 	return raw
 }
 
+// serverTLS serves members, and strangers who say that they want to join and nothing else.
 func (n *Node) serverTLS() *tls.Config {
+	c := n.memberTLS()
+	join := n.joinTLS()
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if n.joinable() && slices.Equal(hello.SupportedProtos, join.NextProtos) {
+			return join, nil
+		}
+		return nil, nil
+	}
+	return c
+}
+
+func (n *Node) memberTLS() *tls.Config {
 	c := n.tls("")
 	c.ClientAuth = tls.RequireAnyClientCert
 	c.GetCertificate = n.c.Leaf.GetCertificate
@@ -169,6 +196,13 @@ type pending struct {
 }
 
 func (p *pending) done() { p.once.Do(p.leave) }
+
+// admitted ends conn's being pending.
+func admitted(conn *quic.Conn) {
+	if p, ok := conn.Context().Value(pendingKey{}).(*pending); ok {
+		p.done()
+	}
+}
 
 // admit is asked before a handshake begins.
 func (n *Node) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {

@@ -31,6 +31,14 @@ func (m meters) handshake(result string) {
 	m.set.GetOrCreateCounter(fmt.Sprintf(`fednode_transport_handshakes_total{result=%q}`, result)).Inc()
 }
 
+// joins counts strangers' requests.
+func (m meters) joins(lane Lane, c Code) {
+	if c == "" {
+		c = "ok"
+	}
+	m.set.GetOrCreateCounter(fmt.Sprintf(`fednode_transport_joins_total{lane=%q,result=%q}`, lane, c)).Inc()
+}
+
 func (m meters) connections(delta int) {
 	m.set.GetOrCreateCounter(`fednode_transport_connections`).Add(delta)
 }

@@ -55,7 +55,8 @@ type Node struct {
 	c     Config
 	limit Limits
 	m     meters
-	gate  *gate
+	gate  *gate         // of connections
+	joins *gate         // of strangers' requests
 	slots chan struct{} // one per request being handled
 	key   atomic.Pointer[signingKey]
 
@@ -69,6 +70,7 @@ type Node struct {
 	closed   bool
 	handlers map[string]Handler
 	fetch    FetchHandler
+	join     JoinHandler
 	shares   map[OrgID]*peerLimit
 	dialers  map[OrgID]*dialer
 	inbound  map[OrgID]map[*link]struct{}
@@ -109,7 +111,8 @@ func New(c Config) (*Node, error) {
 		c.Resolve = resolveDNS
 	}
 	l := c.Limits.withDefaults()
-	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gate: newGate(l), slots: make(chan struct{}, l.Handlers), ready: make(chan struct{}),
+	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gate: newGate(l.Handshakes, l.HandshakesPerSec, 2*max(int(l.HandshakesPerSec), 1)), joins: newGate(l.Joins, l.JoinsPerSec, l.JoinBurst),
+		slots: make(chan struct{}, l.Handlers), ready: make(chan struct{}),
 		handlers: map[string]Handler{}, shares: map[OrgID]*peerLimit{}, dialers: map[OrgID]*dialer{}, inbound: map[OrgID]map[*link]struct{}{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.SetKey(c.KeyID, c.Key)
@@ -194,7 +197,11 @@ func (n *Node) accept(ctx context.Context, ln *quic.Listener) error {
 			}
 			return err
 		}
-		if !n.spawn(func() { n.serveConn(conn) }) {
+		serve := n.serveConn
+		if conn.ConnectionState().TLS.NegotiatedProtocol == joinProtocol {
+			serve = n.serveStranger
+		}
+		if !n.spawn(func() { serve(conn) }) {
 			return errors.Join(conn.CloseWithError(0, "closing"))
 		}
 	}
@@ -287,10 +294,13 @@ func (n *Node) share(org OrgID) *peerLimit {
 	return s
 }
 
+// handshakeTimeout is how long a handshake may make no progress.
+const handshakeTimeout = 5 * time.Second
+
 // quicConfig bounds what a connection may hold in memory: windows are per stream and per connection.
 func (n *Node) quicConfig() *quic.Config {
 	return &quic.Config{
-		HandshakeIdleTimeout:           5 * time.Second,
+		HandshakeIdleTimeout:           handshakeTimeout,
 		MaxIdleTimeout:                 n.limit.IdleTimeout,
 		KeepAlivePeriod:                n.limit.KeepAlive,
 		InitialStreamReceiveWindow:     512 << 10,

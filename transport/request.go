@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,9 +145,7 @@ func (r *Request) Reply(ctx context.Context, payload any, o ReplyOptions, with f
 
 // Refuse is [Request.Reply] with a refusal: message type "<type>-refusal", and e's code as result of the entries.
 func (r *Request) Refuse(ctx context.Context, e *Error, with func(*store.Tx) error) error {
-	text := strings.ToValidUTF8(e.Text, "\uFFFD")
-	text = strings.ToValidUTF8(text[:min(len(text), maxRefusalText)], "")
-	p, err := jcs.Marshal(Error{e.Code, text})
+	p, err := jcs.Marshal(e.clipped())
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,7 @@ const maxProof = 32 << 10
 // serveConn serves one inbound connection until it ends.
 func (n *Node) serveConn(conn *quic.Conn) {
 	l, err := n.newLink(conn, "")
-	if p, ok := conn.Context().Value(pendingKey{}).(*pending); ok {
-		p.done()
-	}
+	admitted(conn)
 	if err == nil && !n.enlist(l) {
 		err = errors.New("too many connections")
 	}

@@ -56,8 +56,9 @@ type world struct {
 	order  []OrgID       // in which they joined
 	sets   []*member.Set // after each of them had
 	set    *member.Set
-	peers  map[OrgID]*peer // as last started
-	router *router         // nil on loopback
+	peers  map[OrgID]*peer  // as last started
+	router *router          // nil on loopback
+	spare  []net.PacketConn // for others than members; none on loopback
 }
 
 // A router is a perfect network, except for what the test breaks.
@@ -99,10 +100,18 @@ func newWorld(t testing.TB, names ...OrgID) *world {
 		addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(i+1)), Port: 443}
 		return sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: latency}), addr
 	})
+	for i := range 5 {
+		addr := &net.UDPAddr{IP: net.IPv4(10, 1, 0, byte(i)), Port: 9}
+		w.spare = append(w.spare, sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: latency}))
+		w.router.up[addr.String()] = true
+	}
 	if err := sim.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		for _, c := range w.spare {
+			c.Close()
+		}
 		for _, o := range w.orgs {
 			o.conn.Close()
 		}
@@ -290,7 +299,9 @@ func (w *world) start(org OrgID, configure func(*Node)) *peer {
 	p := w.newPeer(org)
 	if configure != nil {
 		configure(p.Node)
-		p.gate, p.slots = newGate(p.limit), make(chan struct{}, p.limit.Handlers)
+		p.gate = newGate(p.limit.Handshakes, p.limit.HandshakesPerSec, 2*max(int(p.limit.HandshakesPerSec), 1))
+		p.joins = newGate(p.limit.Joins, p.limit.JoinsPerSec, p.limit.JoinBurst)
+		p.slots = make(chan struct{}, p.limit.Handlers)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -263,4 +264,31 @@ func describe(cert *x509.Certificate) string {
 		return "the leaf of " + name.Host()
 	}
 	return fmt.Sprintf("%.120q", cert.Subject.String())
+}
+
+// VerifyPinned verifies the chain a peer presented (leaf first, root last) when all that is known of the peer's
+// organisation is its OrgID and the SHA-256 of its root certificate (DER). It returns the leaf and the root, which is
+// fit to be one ([CheckRoot], with the domain that the root itself is constrained to). Errors wrap one of the classes of
+// this package.
+func VerifyPinned(chain []*x509.Certificate, rootSHA256 [sha256.Size]byte, org, federationID string, now time.Time) (leaf, root *x509.Certificate, err error) {
+	if len(chain) < 2 || len(chain) > MaxChain {
+		return nil, nil, fmt.Errorf("certificate of %s: %w: %d certificates, 2 to %d are accepted", org, ErrMalformed, len(chain), MaxChain)
+	}
+	root = chain[len(chain)-1]
+	if sha256.Sum256(root.Raw) != rootSHA256 {
+		return nil, nil, fmt.Errorf("certificate of %s: %w: its root is not the one that was named", org, ErrAuthority)
+	}
+	domain := ""
+	if d := root.PermittedDNSDomains; len(d) > 1 {
+		domain = d[1]
+	}
+	if err := CheckRoot(root, org, domain, now); err != nil {
+		return nil, nil, err
+	}
+	raw := make([][]byte, len(chain))
+	for i, c := range chain {
+		raw[i] = c.Raw
+	}
+	leaf, err = VerifyPeer(raw, []*x509.Certificate{root}, org, federationID, now)
+	return leaf, root, err
 }
