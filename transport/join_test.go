@@ -235,8 +235,10 @@ func TestGoldenJoin(t *testing.T) {
 	}
 	n := &Node{c: Config{Logger: slog.New(slog.DiscardHandler)}}
 	for name, h := range map[string]JoinHandler{
-		"reply":   func(context.Context, JoinRequest) ([]byte, error) { return []byte("a reply"), nil },
-		"refusal": func(context.Context, JoinRequest) ([]byte, error) { return nil, &Error{CodeDenied, "the token is used up"} },
+		"reply": func(context.Context, JoinRequest) ([]byte, error) { return []byte("a reply"), nil },
+		"refusal": func(context.Context, JoinRequest) ([]byte, error) {
+			return nil, &Error{CodeDenied, "the token is used up"}
+		},
 	} {
 		n.join = h
 		if got := n.answerJoin(t.Context(), JoinRequest{}); !bytes.Equal(got, read(name)) {
