@@ -70,7 +70,7 @@ func (p *peer) raw(t *testing.T, to OrgID) *quic.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l.conn
+	return l.conn.(quicConn).Conn
 }
 
 // send opens a stream for b and says what became of it: "reply", "refusal CODE" or "reset CODE".

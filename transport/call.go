@@ -245,7 +245,7 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 
 // exchange opens a stream for one request and reads the answer.
 func exchange(ctx context.Context, l *link, envelope, proof []byte) (wire, wireProof []byte, err error) {
-	s, err := l.conn.OpenStreamSync(ctx)
+	s, err := l.conn.open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -253,7 +253,7 @@ func exchange(ctx context.Context, l *link, envelope, proof []byte) (wire, wireP
 	defer stop()
 	defer func() {
 		if err != nil {
-			s.CancelRead(quic.StreamErrorCode(CodeCancelled.number()))
+			s.abort(CodeCancelled)
 		}
 	}()
 	h := header{kind: kindRequest}
@@ -277,14 +277,13 @@ func exchange(ctx context.Context, l *link, envelope, proof []byte) (wire, wireP
 }
 
 // abortWith resets s when ctx ends, which ends the context of the handler on the other side.
-func abortWith(ctx context.Context, s *quic.Stream) (stop func() bool) {
+func abortWith(ctx context.Context, s stream) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
 		c := CodeCancelled
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			c = CodeTimeout
 		}
-		s.CancelRead(quic.StreamErrorCode(c.number()))
-		s.CancelWrite(quic.StreamErrorCode(c.number()))
+		s.abort(c)
 	})
 }
 

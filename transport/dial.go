@@ -217,7 +217,7 @@ func (d *dialer) dial() (*link, error) {
 }
 
 func (d *dialer) adopt(conn *quic.Conn, addr net.Addr) (*link, error) {
-	l, err := d.n.newLink(conn, d.org)
+	l, err := d.n.newLink(quicConn{conn}, conn.ConnectionState().TLS, d.org)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnreachable, err), conn.CloseWithError(quic.ApplicationErrorCode(CodeNotMember.number()), "not a member in good standing"))
 	}

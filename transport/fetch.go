@@ -13,8 +13,6 @@ import (
 	"math/big"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"fednode/store"
 	"fednode/store/jcs"
 )
@@ -159,7 +157,7 @@ func (d *download) attempt(ctx context.Context) error {
 		return err
 	}
 	defer dl.release(l)
-	s, err := l.conn.OpenStreamSync(ctx)
+	s, err := l.conn.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,8 +165,7 @@ func (d *download) attempt(ctx context.Context) error {
 	defer stop()
 	err = d.receive(ctx, s, out)
 	if err != nil {
-		s.CancelRead(quic.StreamErrorCode(CodeCancelled.number()))
-		s.CancelWrite(quic.StreamErrorCode(CodeCancelled.number()))
+		s.abort(CodeCancelled)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -180,7 +177,7 @@ func (d *download) attempt(ctx context.Context) error {
 	return nil
 }
 
-func (d *download) receive(ctx context.Context, s *quic.Stream, out *outgoing) error {
+func (d *download) receive(ctx context.Context, s stream, out *outgoing) error {
 	h := header{kind: kindFetch, offset: d.written}
 	if at, ok := ctx.Deadline(); ok {
 		h.timeout = max(time.Until(at), time.Millisecond)
@@ -263,7 +260,7 @@ func (d *download) copy(r io.Reader) error {
 }
 
 // finish verifies the whole and tells the holder that it has arrived.
-func (d *download) finish(r io.Reader, s *quic.Stream) error {
+func (d *download) finish(r io.Reader, s stream) error {
 	if err := readEnd(r); err != nil {
 		return err
 	}
@@ -302,7 +299,7 @@ func (d *download) refused(ctx context.Context, r io.Reader, out *outgoing) erro
 
 // A stallReader fails when the peer sends nothing for too long, however long the whole takes.
 type stallReader struct {
-	s     *quic.Stream
+	s     stream
 	limit time.Duration
 }
 

@@ -200,7 +200,7 @@ func TestFetchResumes(t *testing.T) {
 			n, err := got.Write(p)
 			if len(cuts) > 0 && got.Len() >= cuts[0] {
 				cuts = cuts[1:]
-				a.dialer("org-b").links()[0].conn.CloseWithError(0, "cut")
+				a.dialer("org-b").links()[0].conn.shut("", "cut")
 			}
 			return n, err
 		})

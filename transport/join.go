@@ -111,13 +111,6 @@ func (n *Node) serveStranger(conn *quic.Conn) {
 	_ = conn.CloseWithError(closeNumber(code), "")
 }
 
-func closeNumber(c Code) quic.ApplicationErrorCode {
-	if c == "" {
-		return 0
-	}
-	return quic.ApplicationErrorCode(c.number())
-}
-
 // A joinStream is what both lanes give one request.
 type joinStream interface {
 	io.ReadWriteCloser

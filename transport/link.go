@@ -21,7 +21,7 @@ const protocol = "fednode/1"
 
 // A link is one connection whose other end has proven to be org.
 type link struct {
-	conn *quic.Conn
+	conn conn
 	org  OrgID
 	raw  [][]byte // the peer's certificate chain
 
@@ -35,12 +35,7 @@ type link struct {
 }
 
 func (l *link) close(c Code, text string) {
-	var number uint64
-	if c != "" {
-		number = c.number()
-	}
-	// The error is that the connection is closed already.
-	_ = l.conn.CloseWithError(quic.ApplicationErrorCode(number), text)
+	l.conn.shut(c, text)
 }
 
 // check returns the peer's member record in force now. It closes the connection if there is none, or if the peer's
@@ -87,8 +82,8 @@ func verifyPeer(set *member.Set, org OrgID, raw [][]byte, now time.Time) (*membe
 }
 
 // newLink identifies the peer of a connection whose handshake is complete. want is "" for inbound connections.
-func (n *Node) newLink(conn *quic.Conn, want OrgID) (*link, error) {
-	raw := rawChain(conn.ConnectionState().TLS)
+func (n *Node) newLink(conn conn, cs tls.ConnectionState, want OrgID) (*link, error) {
+	raw := rawChain(cs)
 	l := &link{conn: conn, raw: raw, lastUse: time.Now()}
 	var err error
 	l.set, l.org = n.c.Members(), want

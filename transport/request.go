@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"fednode/store"
 	"fednode/store/jcs"
 	"fednode/store/ledger"
@@ -39,8 +37,8 @@ type Request struct {
 	kind    kind
 	offset  int64 // of a fetch
 	timeout time.Duration
-	conn    *quic.Conn
-	stream  *quic.Stream
+	conn    conn
+	stream  stream
 	arrived time.Time
 
 	mu       sync.Mutex
@@ -228,7 +226,7 @@ func (r *Request) answer(ctx context.Context, messageType string, payload json.R
 	r.done.Store(true)
 	if err := r.release(out, index, x); err != nil {
 		r.n.c.Logger.Info("answer is on record but was not delivered", "type", messageType, "organization", r.From.ID, "err", fromStream(err))
-		r.stream.CancelWrite(quic.StreamErrorCode(CodeInternal.number()))
+		r.stream.abort(CodeInternal)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ const maxProof = 32 << 10
 
 // serveConn serves one inbound connection until it ends.
 func (n *Node) serveConn(conn *quic.Conn) {
-	l, err := n.newLink(conn, "")
+	l, err := n.newLink(quicConn{conn}, conn.ConnectionState().TLS, "")
 	admitted(conn)
 	if err == nil && !n.enlist(l) {
 		err = errors.New("too many connections")
@@ -38,7 +38,7 @@ func (n *Node) serveConn(conn *quic.Conn) {
 		if err != nil {
 			return
 		}
-		if !n.spawn(func() { n.serveStream(l, s) }) {
+		if !n.spawn(func() { n.serveStream(l, quicStream{s}) }) {
 			return
 		}
 	}
@@ -67,14 +67,13 @@ func (n *Node) delist(l *link) {
 }
 
 // reset ends a stream without an answer. What a peer sent is never logged: it is foreign and may be anything.
-func (n *Node) reset(s *quic.Stream, org OrgID, c Code) {
+func (n *Node) reset(s stream, org OrgID, c Code) {
 	n.m.rejected(org, c)
-	s.CancelRead(quic.StreamErrorCode(c.number()))
-	s.CancelWrite(quic.StreamErrorCode(c.number()))
+	s.abort(c)
 }
 
 // serveStream takes one request from s to its answer.
-func (n *Node) serveStream(l *link, s *quic.Stream) {
+func (n *Node) serveStream(l *link, s stream) {
 	share := n.share(l.org)
 	release, code := n.slot(s.Context(), share)
 	if code != "" {
@@ -125,7 +124,7 @@ func (n *Node) slot(ctx context.Context, share *peerLimit) (release func(), refu
 }
 
 // receive reads a request and attributes it: an error means that it is not a signed envelope of the peer's.
-func (n *Node) receive(l *link, s *quic.Stream, share *peerLimit) (*Request, error) {
+func (n *Node) receive(l *link, s stream, share *peerLimit) (*Request, error) {
 	arrived := time.Now()
 	if err := s.SetReadDeadline(arrived.Add(n.limit.FrameTimeout)); err != nil {
 		return nil, err

@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"fednode/store/jcs"
 )
 
@@ -46,8 +44,7 @@ func (r *Request) serveFetch(ctx context.Context, f FetchHandler) error {
 		if ctx.Err() != nil {
 			code = CodeTimeout
 		}
-		r.stream.CancelWrite(quic.StreamErrorCode(code.number()))
-		r.stream.CancelRead(quic.StreamErrorCode(code.number()))
+		r.stream.abort(code)
 		return nil
 	}
 	return err
@@ -107,7 +104,7 @@ func (r *Request) acknowledged() error {
 // A stallWriter fails when the peer takes nothing for too long, or when ctx ends.
 type stallWriter struct {
 	ctx   context.Context
-	s     *quic.Stream
+	s     stream
 	limit time.Duration
 }
 
