@@ -64,19 +64,24 @@ func (p *peer) record(t *testing.T, entryType string, out *outgoing) []byte {
 }
 
 // raw returns p's connection to another node, for bytes of any kind.
-func (p *peer) raw(t *testing.T, to OrgID) *quic.Conn {
+func (p *peer) raw(t *testing.T, to OrgID) conn {
 	t.Helper()
 	l, _, err := p.dialer(to).get(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l.conn.(quicConn).Conn
+	return l.conn
+}
+
+func (p *peer) rawQUIC(t *testing.T, to OrgID) *quic.Conn {
+	t.Helper()
+	return p.raw(t, to).(quicConn).Conn
 }
 
 // send opens a stream for b and says what became of it: "reply", "refusal CODE" or "reset CODE".
-func send(t *testing.T, c *quic.Conn, b []byte) (outcome, text string) {
+func send(t *testing.T, c conn, b []byte) (outcome, text string) {
 	t.Helper()
-	s, err := c.OpenStreamSync(t.Context())
+	s, err := c.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +198,7 @@ func TestForgedRequests(t *testing.T) {
 		"trailing bytes": {func(t *testing.T, w *world, a *peer) []byte { return append(a.forge(t, ask("org-b"), nil).bytes(), 0) }, "reset malformed", ""},
 		"frame version":  {func(*testing.T, *world, *peer) []byte { b := header{kind: kindRequest}.append(nil); b[1] = 9; return b }, "reset unsupported-version", ""},
 	}
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b", "org-c")
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
 		w.start("org-c", nil)
@@ -222,7 +227,7 @@ func TestForgedRequests(t *testing.T) {
 }
 
 func TestReplayIsRefusedAlsoAfterARestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		serve := func(n *Node) { n.Handle("question", echo) }
 		a, b := w.start("org-a", nil), w.start("org-b", serve)
@@ -250,7 +255,7 @@ func TestReplayIsRefusedAlsoAfterARestart(t *testing.T) {
 
 // A clock that is set back far does not make forgotten messages new.
 func TestReplayAfterTheClockWasSetBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		var back atomic.Int64
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) {
@@ -279,7 +284,7 @@ func TestReplayAfterTheClockWasSetBack(t *testing.T) {
 }
 
 func TestReplaySetIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		w.start("org-b", func(n *Node) { n.limit.ReplayEntries = 3; n.Handle("question", echo) })
@@ -301,7 +306,7 @@ func TestReplaySetIsBounded(t *testing.T) {
 
 // Two logs under one key: whoever sees both holds the proof of it.
 func TestForkAndRollbackAreKeptAsEvidence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		serve := func(n *Node) { n.Handle("question", echo) }
 		a, b := w.start("org-a", nil), w.start("org-b", serve)
@@ -347,7 +352,7 @@ func TestForkAndRollbackAreKeptAsEvidence(t *testing.T) {
 
 // Streams overtake one another: a proof against an older checkpoint is no offence while it may have been under way.
 func TestOvertakenMessagesAreNoRollback(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		w.start("org-b", func(n *Node) { n.Handle("question", echo) })

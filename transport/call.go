@@ -38,6 +38,7 @@ type outgoing struct {
 	wire     []byte
 	form     []byte // ledger form
 	hash     string // of the signed bytes
+	lane     Lane   // it went over last
 }
 
 // seal makes an envelope of m, in reply to a request's hash or to none.
@@ -78,7 +79,7 @@ func (e *Envelope) outgoing() (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &outgoing{e, wire, form, hash}, nil
+	return &outgoing{envelope: e, wire: wire, form: form, hash: hash}, nil
 }
 
 // traceKey finds the traceparent of the request being handled in a handler's context.
@@ -188,11 +189,11 @@ func (n *Node) Call(ctx context.Context, m Message, with func(*store.Tx) error) 
 	case err != nil:
 		c = CodeInternal
 	}
-	n.m.requests("out", m.To, m.Type, c)
+	n.m.requests("out", m.To, out.lane, m.Type, c)
 	if err != nil {
 		return nil, fmt.Errorf("%s to %s: %w", m.Type, m.To, err)
 	}
-	n.m.latency(m.To, m.Type, time.Since(start))
+	n.m.latency(m.To, out.lane, m.Type, time.Since(start))
 	return reply, nil
 }
 
@@ -222,6 +223,7 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 			}
 			return nil, err
 		}
+		out.lane = l.conn.lane()
 		p, err := prove() // now: against the newest checkpoint
 		if err != nil {
 			d.release(l)
@@ -230,7 +232,7 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 		wire, proof, err := exchange(ctx, l, out.wire, p)
 		d.release(l)
 		if err != nil {
-			if !again && reused && ctx.Err() == nil && connectionLost(err) {
+			if !again && (reused || l.forsaken.Load()) && ctx.Err() == nil && connectionLost(err) {
 				continue
 			}
 			return nil, unanswered(ctx, err)
@@ -292,7 +294,7 @@ func connectionLost(err error) bool {
 	var idle *quic.IdleTimeoutError
 	var gone *quic.StatelessResetError
 	var closed *quic.ApplicationError
-	return errors.As(err, &idle) || errors.As(err, &gone) || errors.As(err, &closed) && closed.ErrorCode == 0
+	return errors.Is(err, errLost) || errors.As(err, &idle) || errors.As(err, &gone) || errors.As(err, &closed) && closed.ErrorCode == 0
 }
 
 // unanswered says what an exchange without answer means for the caller.

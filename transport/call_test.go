@@ -34,7 +34,7 @@ func put(bucket, key string) func(*store.Tx) error {
 }
 
 func TestCallIsOnRecordOnBothSides(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) {
 			n.Handle("question", func(ctx context.Context, r *Request) error {
@@ -86,7 +86,7 @@ func TestCallIsOnRecordOnBothSides(t *testing.T) {
 }
 
 func TestReplyAcceptsWhatWasNotAccepted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) {
 			n.Handle("question", func(ctx context.Context, r *Request) error { return r.Reply(ctx, true, ReplyOptions{}, nil) })
@@ -157,7 +157,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestASecondAnswerIsAnError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		second := make(chan error, 2)
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) {
@@ -182,7 +182,7 @@ func TestASecondAnswerIsAnError(t *testing.T) {
 
 // The handler's context ends when the caller gives up, long before the handler would be done.
 func TestCancellationReachesTheHandler(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		began, ended := make(chan struct{}), make(chan error, 1)
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) {
@@ -217,7 +217,7 @@ func TestCancellationReachesTheHandler(t *testing.T) {
 
 // The deadline travels as a duration: it holds however wrong the clocks are.
 func TestDeadlineReachesTheHandler(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		left := make(chan time.Duration, 1)
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) {
@@ -252,7 +252,7 @@ func TestDeadlineReachesTheHandler(t *testing.T) {
 }
 
 func TestTraceGoesAlong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 		w := newWorld(t, "org-a", "org-b", "org-c")
 		a := w.start("org-a", nil)
@@ -278,7 +278,7 @@ func TestTraceGoesAlong(t *testing.T) {
 }
 
 func TestUnreachableAndUnknownPeers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		if _, err := a.Call(t.Context(), ask("org-x"), nil); err == nil {
@@ -299,7 +299,7 @@ func TestUnreachableAndUnknownPeers(t *testing.T) {
 }
 
 func TestSeveralEndpoints(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		w.start("org-b", func(n *Node) { n.Handle("question", echo) })
 		a := w.start("org-a", func(n *Node) {
@@ -321,7 +321,7 @@ func TestSeveralEndpoints(t *testing.T) {
 
 // A peer that was restarted does not know the old connection any more. The next call must not fail for that.
 func TestPeerRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		serve := func(n *Node) { n.Handle("question", echo) }
 		a, b := w.start("org-a", nil), w.start("org-b", serve)
@@ -336,7 +336,7 @@ func TestPeerRestart(t *testing.T) {
 }
 
 func TestManyCallsAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		serve := func(n *Node) { n.Handle("question", echo) }
 		a, b := w.start("org-a", serve), w.start("org-b", serve)

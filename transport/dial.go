@@ -8,13 +8,9 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 const (
-	// raceDelay is the head start of an address before the next is tried as well (RFC 8305 section 5).
-	raceDelay = 250 * time.Millisecond
 	// retireBefore is how long before its own certificate expires a connection takes no new calls.
 	retireBefore = time.Minute
 	// keepUnused is how long a connection without calls is kept.
@@ -34,6 +30,11 @@ type dialer struct {
 	old     []*link   // retired, still in use
 	dialing *dialing
 	last    string // address that worked last
+	lane    Lane   // that worked last
+
+	quicSince time.Time     // when QUIC came to be used
+	pause     time.Duration // before QUIC is tried again
+	returning *time.Timer   // to that; nil if it is not planned
 }
 
 // A dialing is one attempt to connect that all who wait share.
@@ -62,6 +63,7 @@ func (d *dialer) get(ctx context.Context) (l *link, reused bool, err error) {
 			l.mu.Lock()
 			l.users++
 			l.lastUse = time.Now()
+			d.attend(l)
 			l.mu.Unlock()
 			d.mu.Unlock()
 			return l, reused, nil
@@ -141,8 +143,7 @@ func (d *dialer) begin() *dialing {
 		d.mu.Lock()
 		d.dialing = nil
 		if at.link != nil {
-			d.link = at.link
-			d.expires = d.n.c.Leaf.Leaf().Leaf.NotAfter
+			d.take(at.link)
 		}
 		d.mu.Unlock()
 		close(at.done)
@@ -158,98 +159,62 @@ func (d *dialer) begin() *dialing {
 // dialTimeout bounds one dialing over all addresses.
 const dialTimeout = 10 * time.Second
 
-// dial tries the member's endpoints, the one that worked last first, each next one a little later.
-func (d *dialer) dial() (*link, error) {
-	ctx, cancel := context.WithTimeout(d.n.ctx, dialTimeout)
+// dial tries the member's endpoints over some lanes, without names all that this node speaks: the one that worked last first, each next one a little later.
+func (d *dialer) dial(lanes ...Lane) (*link, error) { return d.dialWithin(d.n.ctx, lanes...) }
+
+func (d *dialer) dialWithin(ctx context.Context, lanes ...Lane) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	select {
 	case <-d.n.ready:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %s: this node is not serving", ErrUnreachable, d.org)
 	}
-	addrs, err := d.addresses(ctx)
+	if len(lanes) == 0 {
+		lanes = d.n.lanes()
+	}
+	targets, err := d.targets(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, d.org, err)
 	}
-	type result struct {
-		addr net.Addr
-		conn *quic.Conn
-		err  error
-	}
-	results := make(chan result, len(addrs))
-	try := func(a net.Addr) {
-		conn, err := d.n.tr.Dial(ctx, a, d.n.clientTLS(d.org), d.n.quicConfig())
-		results <- result{a, conn, err}
-	}
-	started, finished := 0, 0
-	var errs []error
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for finished < len(addrs) {
-		var next <-chan time.Time
-		if started < len(addrs) {
-			next = timer.C
-		}
-		select {
-		case <-next:
-			go try(addrs[started])
-			started++
-			timer.Reset(raceDelay)
-		case r := <-results:
-			finished++
-			if r.err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", r.addr, fromStream(r.err)))
-				timer.Reset(0)
-				continue
-			}
-			rest := started - finished
-			go func() { // the losers of the race
-				for range rest {
-					if r := <-results; r.err == nil {
-						_ = r.conn.CloseWithError(0, "another address was faster")
-					}
-				}
-			}()
-			return d.adopt(r.conn, r.addr)
-		}
-	}
-	return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, d.org, errors.Join(errs...))
-}
-
-func (d *dialer) adopt(conn *quic.Conn, addr net.Addr) (*link, error) {
-	l, err := d.n.newLink(quicConn{conn}, conn.ConnectionState().TLS, d.org)
+	won, _, err := race(ctx, d.ways(targets, lanes...), func(o dialled) { o.conn.shut("", "another way was faster") })
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnreachable, err), conn.CloseWithError(quic.ApplicationErrorCode(CodeNotMember.number()), "not a member in good standing"))
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, d.org, err)
 	}
-	d.mu.Lock()
-	d.last = addr.String()
-	d.mu.Unlock()
+	l, err := d.n.newLink(won.conn, won.cs, d.org)
+	if err != nil {
+		won.conn.shut(CodeNotMember, "not a member in good standing")
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	l.to = won.to
 	return l, nil
 }
 
-// addresses resolves the endpoints of the member record in force now.
-func (d *dialer) addresses(ctx context.Context) ([]net.Addr, error) {
+// targets resolves the endpoints of the member record in force now.
+func (d *dialer) targets(ctx context.Context) ([]target, error) {
 	m, ok := d.n.c.Members().Get(d.org)
 	if !ok || m.Suspended {
 		return nil, &Error{CodeNotMember, string(d.org) + " is not a member in good standing"}
 	}
-	var addrs []net.Addr
+	var targets []target
 	var errs []error
 	for _, e := range m.Endpoints {
-		a, err := d.n.c.Resolve(ctx, e)
+		addrs, err := d.n.c.Resolve(ctx, e)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %s: %w", e, err))
 		}
-		addrs = append(addrs, a...)
+		for _, a := range addrs {
+			targets = append(targets, target{e, a})
+		}
 	}
-	if len(addrs) == 0 {
+	if len(targets) == 0 {
 		return nil, errors.Join(append(errs, errors.New("the member record names no endpoint that resolves"))...)
 	}
 	d.mu.Lock()
 	last := d.last
 	d.mu.Unlock()
-	slices.SortStableFunc(addrs, func(a, b net.Addr) int { return rank(a, last) - rank(b, last) })
-	return addrs[:min(len(addrs), maxAddresses)], nil
+	slices.SortStableFunc(targets, func(a, b target) int { return rank(a.addr, last) - rank(b.addr, last) })
+	return targets[:min(len(targets), maxAddresses)], nil
 }
 
 func rank(a net.Addr, last string) int {
@@ -269,7 +234,7 @@ func (d *dialer) links() []*link {
 	return append([]*link{d.link}, d.old...)
 }
 
-// recheck cuts off a former member and lets go of a connection that nobody uses.
+// recheck cuts off a former member, and lets go of a connection that nobody uses or to where the member no longer is.
 func (d *dialer) recheck() {
 	for _, l := range d.links() {
 		if l.conn.Context().Err() == nil {
@@ -284,8 +249,9 @@ func (d *dialer) recheck() {
 	}
 	l.mu.Lock()
 	unused := l.users == 0 && time.Since(l.lastUse) > keepUnused
+	moved := !slices.Contains(l.member.Endpoints, l.to.endpoint)
 	l.mu.Unlock()
-	if unused {
+	if unused || moved {
 		d.retire()
 	}
 }

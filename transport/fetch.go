@@ -71,6 +71,7 @@ type download struct {
 	sink     Sink
 	written  int64 // to the sink, with what it held before
 	info     FetchInfo
+	lane     Lane      // of the last attempt
 	mac      hash.Hash // keyed once the salt is known
 	progress int64     // written when the attempt under way began
 }
@@ -90,7 +91,7 @@ func (n *Node) Fetch(ctx context.Context, m Message, sink Sink) (FetchInfo, erro
 	}
 	held := d.written
 	err := d.run(ctx)
-	n.m.transfer("in", m.To, d.written-held, time.Since(start))
+	n.m.transfer("in", m.To, d.lane, d.written-held, time.Since(start))
 	if err != nil {
 		return FetchInfo{}, fmt.Errorf("%s from %s: %w", m.Type, m.To, err)
 	}
@@ -157,6 +158,7 @@ func (d *download) attempt(ctx context.Context) error {
 		return err
 	}
 	defer dl.release(l)
+	d.lane = l.conn.lane()
 	s, err := l.conn.open(ctx)
 	if err != nil {
 		return err
@@ -261,15 +263,13 @@ func (d *download) copy(r io.Reader) error {
 
 // finish verifies the whole and tells the holder that it has arrived.
 func (d *download) finish(r io.Reader, s stream) error {
-	if err := readEnd(r); err != nil {
-		return err
-	}
 	if base64.StdEncoding.EncodeToString(d.mac.Sum(nil)) != d.sink.Commitment {
 		return ErrCommitment
 	}
-	// The artifact is here and right; that the acknowledgement is lost is the holder's uncertainty, not an error.
-	if _, err := s.Write([]byte{fetchReceived}); err == nil {
-		_ = s.Close()
+	// The artifact is here and right; that the acknowledgement is lost is the holder's uncertainty, not an error. On the
+	// TCP lane the holder's direction ends after it only.
+	if _, err := s.Write([]byte{fetchReceived}); err == nil && s.Close() == nil && readEnd(r) != nil {
+		s.abort(CodeCancelled)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type kind byte
 const (
 	kindRequest kind = 1
 	kindFetch   kind = 2
+	kindPing    kind = 3 // the header alone; the answer is empty
 )
 
 // A header opens a request stream. Offset is where a fetch resumes.
@@ -44,7 +45,7 @@ func readHeader(r io.Reader) (header, error) {
 		return header{}, refuse(CodeUnsupportedVersion, "frame version %d; this node speaks %d", b[1], Version)
 	}
 	h := header{kind: kind(b[0]), timeout: time.Duration(binary.BigEndian.Uint32(b[4:])) * time.Millisecond, offset: int64(binary.BigEndian.Uint64(b[8:]))}
-	if h.kind != kindRequest && h.kind != kindFetch || b[2]|b[3] != 0 || h.offset < 0 || h.kind == kindRequest && h.offset != 0 {
+	if h.kind < kindRequest || h.kind > kindPing || b[2]|b[3] != 0 || h.offset < 0 || h.kind != kindFetch && h.offset != 0 {
 		return header{}, &Error{CodeMalformed, "stream header"}
 	}
 	return h, nil

@@ -30,8 +30,9 @@ func TestHeaderRefuses(t *testing.T) {
 		code Code
 	}{
 		"version":         {[]byte{1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, CodeUnsupportedVersion},
-		"kind":            {[]byte{3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, CodeMalformed},
+		"kind":            {[]byte{4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, CodeMalformed},
 		"reserved":        {[]byte{1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, CodeMalformed},
+		"ping offset":     {[]byte{3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, CodeMalformed},
 		"request offset":  {[]byte{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, CodeMalformed},
 		"negative offset": {[]byte{2, 1, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 1}, CodeMalformed},
 	} {

@@ -98,8 +98,8 @@ func (n *Node) joinable() bool {
 func (n *Node) serveStranger(conn *quic.Conn) {
 	admitted(conn)
 	code := CodeRateLimited
-	if n.joins.enter(conn.RemoteAddr(), time.Now()) {
-		defer n.joins.leave()
+	if leave, ok := n.joins.enter(conn.RemoteAddr(), time.Now()); ok {
+		defer leave()
 		ctx, cancel := context.WithTimeout(conn.Context(), n.limit.JoinTimeout)
 		defer cancel()
 		code = n.joinOnce(ctx, LaneQUIC, conn.RemoteAddr(), conn.ConnectionState().TLS, func() (joinStream, error) { return conn.AcceptStream(ctx) })
@@ -110,6 +110,35 @@ func (n *Node) serveStranger(conn *quic.Conn) {
 	n.m.joins(LaneQUIC, code)
 	_ = conn.CloseWithError(closeNumber(code), "")
 }
+
+// serveStrangerTCP serves one connection of a stranger's on the TCP lane, where a refusal is the answer itself.
+func (n *Node) serveStrangerTCP(t *tls.Conn) {
+	ctx, cancel := context.WithTimeout(n.ctx, n.limit.JoinTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = t.NetConn().Close() })
+	defer stop()
+	code := CodeRateLimited
+	if leave, ok := n.joins.enter(t.RemoteAddr(), time.Now()); ok {
+		defer leave()
+		ctx, cancel := context.WithTimeout(ctx, n.limit.JoinTimeout-joinFarewell)
+		defer cancel()
+		code = n.joinOnce(ctx, LaneTCP, t.RemoteAddr(), t.ConnectionState(), func() (joinStream, error) { return tcpJoin{t}, nil })
+	}
+	n.m.joins(LaneTCP, code)
+	if code != "" && t.SetDeadline(time.Now().Add(joinFarewell)) == nil {
+		_, _ = t.Write(joinRefusal(&Error{code, ""}))
+		_ = t.CloseWrite()
+	}
+	_ = t.NetConn().Close()
+}
+
+// joinFarewell is how long telling a stranger why may take.
+const joinFarewell = time.Second
+
+// tcpJoin is a connection that carries one request; its Close ends the sending direction.
+type tcpJoin struct{ *tls.Conn }
+
+func (c tcpJoin) Close() error { return c.CloseWrite() }
 
 // A joinStream is what both lanes give one request.
 type joinStream interface {
@@ -190,6 +219,10 @@ func (n *Node) answerJoin(ctx context.Context, r JoinRequest) []byte {
 		n.c.Logger.Warn("join request failed; the stranger is told that the reason is withheld", "remote", r.Remote, "err", err)
 		e = &Error{CodeInternal, "withheld"}
 	}
+	return joinRefusal(e)
+}
+
+func joinRefusal(e *Error) []byte {
 	b, err := jcs.Marshal(e.clipped())
 	if err != nil {
 		b = []byte(`{"code":"internal","text":"withheld"}`)

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,8 +23,10 @@ import (
 // network and clock.
 type JoinDialer struct {
 	Resolve Resolver
-	Packet  func() (net.PacketConn, error) // a socket to dial from; it is closed with the connection
-	Now     func() time.Time               // wall clock
+	Packet  func() (net.PacketConn, error)                           // a socket to dial QUIC from; it is closed with the connection
+	Stream  func(ctx context.Context, addr string) (net.Conn, error) // for TCP
+	Now     func() time.Time                                         // wall clock
+	Lanes   []Lane                                                   // default both
 }
 
 // DialJoin is [JoinDialer.Dial] over the operating system's network.
@@ -56,6 +61,9 @@ func (d JoinDialer) Dial(ctx context.Context, endpoint string, verify func(chain
 	if d.Packet == nil {
 		d.Packet = func() (net.PacketConn, error) { return net.ListenPacket("udp", ":0") }
 	}
+	if d.Stream == nil {
+		d.Stream = dialNet
+	}
 	if d.Now == nil {
 		d.Now = time.Now
 	}
@@ -64,15 +72,23 @@ func (d JoinDialer) Dial(ctx context.Context, endpoint string, verify func(chain
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, endpoint, err)
 	}
 	conf := d.tls(verify)
-	var errs []error
+	var ways []way[*JoinConn]
 	for _, a := range addrs[:min(len(addrs), maxAddresses)] {
-		c, err := d.quic(ctx, a, conf)
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", a, fromStream(err)))
+		ways = append(ways,
+			way[*JoinConn]{"quic " + a.String(), raceDelay, func(ctx context.Context) (*JoinConn, error) { return d.quic(ctx, a, conf) }},
+			way[*JoinConn]{"tcp " + a.String(), raceDelay, func(ctx context.Context) (*JoinConn, error) { return d.tcp(ctx, a, conf) }})
 	}
-	return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, endpoint, errors.Join(errs...))
+	if len(d.Lanes) > 0 {
+		ways = slices.DeleteFunc(ways, func(w way[*JoinConn]) bool {
+			lane, _, _ := strings.Cut(w.name, " ")
+			return !slices.Contains(d.Lanes, Lane(lane))
+		})
+	}
+	c, _, err := race(ctx, ways, func(c *JoinConn) { _ = c.Close() })
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, endpoint, err)
+	}
+	return c, nil
 }
 
 func (d JoinDialer) tls(verify func(chain []*x509.Certificate) error) *tls.Config {
@@ -99,7 +115,7 @@ func (d JoinDialer) quic(ctx context.Context, a net.Addr, conf *tls.Config) (*Jo
 	}
 	tr := &quic.Transport{Conn: socket, ConnectionIDLength: 8}
 	end := func() error { return errors.Join(tr.Close(), socket.Close()) }
-	conn, err := tr.Dial(ctx, a, conf, &quic.Config{HandshakeIdleTimeout: handshakeTimeout, MaxIdleTimeout: 30 * time.Second, MaxIncomingStreams: -1, MaxIncomingUniStreams: -1})
+	conn, err := tr.Dial(ctx, udpAddr(a), conf, &quic.Config{HandshakeIdleTimeout: handshakeTimeout, MaxIdleTimeout: 30 * time.Second, MaxIncomingStreams: -1, MaxIncomingUniStreams: -1})
 	if err != nil {
 		return nil, errors.Join(err, end())
 	}
@@ -107,6 +123,31 @@ func (d JoinDialer) quic(ctx context.Context, a net.Addr, conf *tls.Config) (*Jo
 		open: func(ctx context.Context) (joinStream, error) { return conn.OpenStreamSync(ctx) }}
 	if c.exporter, err = joinExporter(conn.ConnectionState().TLS); err != nil {
 		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (d JoinDialer) tcp(ctx context.Context, a net.Addr, conf *tls.Config) (*JoinConn, error) {
+	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	raw, err := d.Stream(hctx, a.String())
+	if err != nil {
+		return nil, err
+	}
+	t := tls.Client(raw, conf)
+	if err := t.HandshakeContext(hctx); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	c := &JoinConn{Lane: LaneTCP, Remote: raw.RemoteAddr(), close: raw.Close}
+	var used atomic.Bool
+	c.open = func(context.Context) (joinStream, error) {
+		if used.Swap(true) {
+			return nil, errors.New("the connection was used for a request before")
+		}
+		return tcpJoin{t}, nil
+	}
+	if c.exporter, err = joinExporter(t.ConnectionState()); err != nil {
+		return nil, errors.Join(err, raw.Close())
 	}
 	return c, nil
 }

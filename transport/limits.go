@@ -14,7 +14,7 @@ type Limits struct {
 	Handlers          int           // requests being handled at once, all peers together; default 1024
 	HandlersPerPeer   int           // of these, at most for one peer; default 256
 	StreamsPerConn    int           // concurrent streams a peer may open on one connection; default 256
-	ConnsPerPeer      int           // inbound connections of one peer; default 4
+	ConnsPerPeer      int           // inbound connections of one peer, on both lanes; default 8
 	RequestsPerSecond float64       // per peer, on average; default 2000
 	RequestBurst      int           // default 4000
 	BytesPerSecond    float64       // of envelopes and proofs, inbound, per peer; default 64 MiB
@@ -55,7 +55,7 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.Handlers, 1024)
 	setInt(&l.HandlersPerPeer, 256)
 	setInt(&l.StreamsPerConn, 256)
-	setInt(&l.ConnsPerPeer, 4)
+	setInt(&l.ConnsPerPeer, 8)
 	setInt(&l.RequestBurst, 4000)
 	setInt(&l.Handshakes, 64)
 	setRate(&l.RequestsPerSecond, 2000)
@@ -106,12 +106,18 @@ type gate struct {
 
 	mu      sync.Mutex
 	pending int
-	sources map[netip.Prefix]*rate.Limiter
+	sources map[netip.Prefix]*source
 	swept   time.Time
 }
 
+// A source is what one address has begun.
+type source struct {
+	rate    *rate.Limiter
+	pending int
+}
+
 func newGate(atOnce int, perSec float64, burst int) *gate {
-	return &gate{max: atOnce, perSec: perSec, burst: burst, sources: map[netip.Prefix]*rate.Limiter{}}
+	return &gate{max: atOnce, perSec: perSec, burst: burst, sources: map[netip.Prefix]*source{}}
 }
 
 // busy reports whether sources should prove their address first (QUIC Retry, RFC 9000 section 8.1.2).
@@ -121,21 +127,34 @@ func (g *gate) busy() bool {
 	return g.pending >= g.max/4
 }
 
-// enter admits one attempt; leave must follow each that was admitted.
-func (g *gate) enter(from net.Addr, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.pending >= g.max || !g.source(from, now).AllowN(now, 1) {
-		return false
-	}
-	g.pending++
-	return true
+// gates are a node's.
+type gates struct {
+	gate    *gate // of QUIC connections
+	tcpGate *gate // of TCP connections: whoever fills the one must not block the other
+	joins   *gate // of strangers' requests
 }
 
-func (g *gate) leave() {
+func newGates(l Limits) gates {
+	burst := 2 * max(int(l.HandshakesPerSec), 1)
+	return gates{newGate(l.Handshakes, l.HandshakesPerSec, burst), newGate(l.Handshakes, l.HandshakesPerSec, burst), newGate(l.Joins, l.JoinsPerSec, l.JoinBurst)}
+}
+
+// enter admits one attempt; a call of leave must follow each that was admitted. One source has at most half of all.
+func (g *gate) enter(from net.Addr, now time.Time) (leave func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pending--
+	s := g.source(from, now)
+	if g.pending >= g.max || s.pending >= max(g.max/2, 1) || !s.rate.AllowN(now, 1) {
+		return nil, false
+	}
+	g.pending++
+	s.pending++
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.pending--
+		s.pending--
+	}, true
 }
 
 // addrIP returns the IP address in a, or the invalid one.
@@ -151,27 +170,27 @@ func addrIP(a net.Addr) netip.Addr {
 	return addr.Unmap()
 }
 
-func (g *gate) source(from net.Addr, now time.Time) *rate.Limiter {
+func (g *gate) source(from net.Addr, now time.Time) *source {
 	var p netip.Prefix
 	if ip := addrIP(from); ip.IsValid() {
 		p, _ = ip.Prefix(min(ip.BitLen(), 64))
 	}
 	if now.Sub(g.swept) > time.Minute {
 		g.swept = now
-		for k, l := range g.sources {
-			if l.TokensAt(now) >= float64(l.Burst()) {
+		for k, s := range g.sources {
+			if s.pending == 0 && s.rate.TokensAt(now) >= float64(s.rate.Burst()) {
 				delete(g.sources, k)
 			}
 		}
 	}
-	l := g.sources[p]
-	if l == nil && len(g.sources) >= maxSources {
+	s := g.sources[p]
+	if s == nil && len(g.sources) >= maxSources {
 		p = netip.Prefix{}
-		l = g.sources[p]
+		s = g.sources[p]
 	}
-	if l == nil {
-		l = rate.NewLimiter(rate.Limit(g.perSec), g.burst)
-		g.sources[p] = l
+	if s == nil {
+		s = &source{rate: rate.NewLimiter(rate.Limit(g.perSec), g.burst)}
+		g.sources[p] = s
 	}
-	return l
+	return s
 }

@@ -8,19 +8,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 func TestSlowStreamsAreReset(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
 		c := a.raw(t, "org-b")
 		whole := a.forge(t, ask("org-b"), nil).bytes()
 		start := time.Now()
 		for _, n := range []int{1, headerSize, headerSize + 3, headerSize + 10, len(whole) - 1} {
-			s, err := c.OpenStreamSync(t.Context())
+			s, err := c.open(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,7 +51,7 @@ func TestSlowStreamsAreReset(t *testing.T) {
 
 // One peer fills its share; it is told so, and another is served as if nothing were.
 func TestFloodOfOnePeerLeavesOthersServed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b", "org-c")
 		hold := make(chan struct{})
 		a, c := w.start("org-a", nil), w.start("org-c", nil)
@@ -98,7 +96,7 @@ func TestStreamsPerConnection(t *testing.T) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		w.start("org-b", func(n *Node) { n.limit.StreamsPerConn = 3 })
-		c := a.raw(t, "org-b")
+		c := a.rawQUIC(t, "org-b")
 		synctest.Wait()
 		opened := 0
 		for range 10 {
@@ -116,7 +114,7 @@ func TestStreamsPerConnection(t *testing.T) {
 }
 
 func TestRequestRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		w.start("org-b", func(n *Node) {
@@ -148,41 +146,54 @@ func TestRequestRate(t *testing.T) {
 func TestHandshakeGate(t *testing.T) {
 	g := newGate(8, 2, 4)
 	at := time.Unix(0, 0)
+	var leave []func()
+	enter := func(from net.Addr, at time.Time) bool {
+		l, ok := g.enter(from, at)
+		if ok {
+			leave = append(leave, l)
+		}
+		return ok
+	}
 	ip := func(s string) net.Addr { return &net.UDPAddr{IP: net.ParseIP(s), Port: 1} }
 	for i := range 4 {
-		if !g.enter(ip("10.0.0.1"), at) {
+		if !enter(ip("10.0.0.1"), at) {
 			t.Fatalf("handshake %d refused", i)
 		}
 	}
-	if g.enter(ip("10.0.0.1"), at) {
+	if enter(ip("10.0.0.1"), at) {
 		t.Error("over the rate of one address")
 	}
-	if !g.enter(ip("10.0.0.2"), at) || !g.busy() {
+	if !enter(ip("10.0.0.2"), at) || !g.busy() {
 		t.Error("another address must be admitted, and addresses be verified by now")
 	}
 	for _, a := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3"} {
-		if !g.enter(ip(a), at) {
+		if !enter(ip(a), at) {
 			t.Errorf("%s refused", a)
 		}
 	}
-	if g.enter(ip("10.0.0.3"), at) {
+	if enter(ip("10.0.0.3"), at) {
 		t.Error("over the number of pending handshakes")
 	}
-	for range 8 {
-		g.leave()
+	for _, l := range leave {
+		l()
 	}
-	if !g.enter(ip("2001:db8::4"), at) || g.enter(ip("2001:db8::5"), at) {
+	if !enter(ip("2001:db8::4"), at) || enter(ip("2001:db8::5"), at) {
 		t.Error("addresses of one /64 share a bucket of four")
 	}
 	for i := range 3 * maxSources {
-		if g.enter(&net.UDPAddr{IP: net.IPv4(11, byte(i>>16), byte(i>>8), byte(i))}, at) {
-			g.leave()
+		if l, ok := g.enter(&net.UDPAddr{IP: net.IPv4(11, byte(i>>16), byte(i>>8), byte(i))}, at); ok {
+			l()
 		}
 	}
 	if len(g.sources) > maxSources+1 {
 		t.Errorf("%d addresses are remembered", len(g.sources))
 	}
-	g.enter(ip("10.0.0.9"), at.Add(time.Hour))
+	for range 4 {
+		enter(ip("10.0.0.8"), at.Add(time.Hour))
+	}
+	if enter(ip("10.0.0.8"), at.Add(2*time.Hour)) {
+		t.Error("one address holds more than half of the pending handshakes")
+	}
 	if len(g.sources) > 2 {
 		t.Errorf("%d addresses are remembered an hour later", len(g.sources))
 	}
@@ -193,13 +204,13 @@ func (w *world) connect(t *testing.T, to OrgID, cert func() *tls.Certificate, fr
 	t.Helper()
 	conf := from.clientTLS(to)
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert(), nil }
-	c, err := from.tr.Dial(t.Context(), w.orgs[to].addr, conf, from.quicConfig())
+	c, err := from.dialLane(t.Context(), w.lane(), target{addr: w.orgs[to].addr}, conf)
 	if err != nil {
 		return err
 	}
-	defer c.CloseWithError(0, "")
+	defer c.conn.shut("", "")
 	// TLS 1.3 clients are done before the server has judged their certificate.
-	s, err := c.OpenStreamSync(t.Context())
+	s, err := c.conn.open(t.Context())
 	if err != nil {
 		return err
 	}
@@ -222,7 +233,7 @@ func TestCertificates(t *testing.T) {
 		"none":                  {func(t *testing.T, w *world) *tls.Certificate { return &tls.Certificate{} }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 				w := newWorld(t, "org-a", "org-b")
 				a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
 				a.raw(t, "org-b")
@@ -240,7 +251,7 @@ func TestCertificates(t *testing.T) {
 }
 
 func TestExpiredCertificates(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
 		c := a.raw(t, "org-b")
@@ -266,7 +277,7 @@ func TestExpiredCertificates(t *testing.T) {
 
 // A member that is expelled loses its connections, both ways, and its running requests, at once.
 func TestFormerMembersAreCutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b", "org-c")
 		began, ended := make(chan struct{}), make(chan struct{})
 		serve := func(n *Node) {
@@ -287,7 +298,7 @@ func TestFormerMembersAreCutOff(t *testing.T) {
 		if _, err := b.Call(t.Context(), ask("org-a"), nil); err != nil {
 			t.Fatal(err)
 		}
-		conns := []*quic.Conn{a.raw(t, "org-b"), b.raw(t, "org-a")}
+		conns := []conn{a.raw(t, "org-b"), b.raw(t, "org-a")}
 		long := make(chan error, 1)
 		go func() {
 			m := ask("org-b")
@@ -299,15 +310,15 @@ func TestFormerMembersAreCutOff(t *testing.T) {
 		set := w.without(t, "org-a")
 		b.set.Store(set)
 		start := time.Now()
-		if err := <-long; err == nil {
-			t.Error("the running request was answered")
-		}
 		<-ended
 		for _, conn := range conns {
 			<-conn.Context().Done()
 		}
 		if d := time.Since(start); d > 5*time.Second {
 			t.Errorf("cut off after %v", d)
+		}
+		if err := <-long; err == nil {
+			t.Error("the running request was answered")
 		}
 		if _, err := a.Call(t.Context(), ask("org-b"), nil); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("a former member was served: %v", err)
@@ -323,7 +334,7 @@ func TestFormerMembersAreCutOff(t *testing.T) {
 
 // In between two sweeps, a request on an open connection is refused too.
 func TestMembershipIsCheckedForEveryRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a, b := w.start("org-a", nil), w.start("org-b", func(n *Node) { n.Handle("question", echo) })
 		f := a.forge(t, ask("org-b"), nil)
@@ -341,19 +352,20 @@ func TestMembershipIsCheckedForEveryRequest(t *testing.T) {
 }
 
 func TestConnectionsPerPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		w.start("org-b", func(n *Node) { n.limit.ConnsPerPeer = 2 })
 		a.raw(t, "org-b")
 		alive := 0
-		var conns []*quic.Conn
+		var conns []conn
 		for range 5 {
-			c, err := a.tr.Dial(t.Context(), w.orgs["org-b"].addr, a.clientTLS("org-b"), a.quicConfig())
+			c, err := a.dialLane(t.Context(), w.lane(), target{addr: w.orgs["org-b"].addr}, a.clientTLS("org-b"))
 			if err != nil {
 				continue
 			}
-			conns = append(conns, c)
+			defer c.conn.shut("", "")
+			conns = append(conns, c.conn)
 		}
 		time.Sleep(time.Second)
 		for _, c := range conns {

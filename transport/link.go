@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -29,9 +30,17 @@ type link struct {
 	set      *member.Set // against which raw was last verified
 	member   *member.Member
 	notAfter time.Time // of the shortest-lived certificate of the chain
-	users    int       // calls under way; outbound only
-	retired  bool      // close when there are no users; outbound only
 	lastUse  time.Time
+
+	// Of outbound links only:
+	to      target
+	users   int    // calls under way
+	retired bool   // close when there are no users
+	watched bool   // see dialer.attend
+	heard   uint64 // conn.received when last looked at
+
+	since    time.Time
+	forsaken atomic.Bool // closed by us because the peer was silent on it
 }
 
 func (l *link) close(c Code, text string) {
@@ -84,7 +93,7 @@ func verifyPeer(set *member.Set, org OrgID, raw [][]byte, now time.Time) (*membe
 // newLink identifies the peer of a connection whose handshake is complete. want is "" for inbound connections.
 func (n *Node) newLink(conn conn, cs tls.ConnectionState, want OrgID) (*link, error) {
 	raw := rawChain(cs)
-	l := &link{conn: conn, raw: raw, lastUse: time.Now()}
+	l := &link{conn: conn, raw: raw, lastUse: time.Now(), since: time.Now()}
 	var err error
 	l.set, l.org = n.c.Members(), want
 	if want == "" {
@@ -109,13 +118,13 @@ func claimedOrg(raw [][]byte) (OrgID, error) {
 	return OrgID(org), err
 }
 
-// baseTLS speaks one protocol only, and insists on it.
-func baseTLS(protocol string) *tls.Config {
+// baseTLS speaks these protocols only, and insists on one.
+func baseTLS(protocols ...string) *tls.Config {
 	c := pki.BaseTLS()
-	c.NextProtos = []string{protocol}
+	c.NextProtos = protocols
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
-		if cs.NegotiatedProtocol != protocol {
-			return fmt.Errorf("protocol %q negotiated; %q is required", cs.NegotiatedProtocol, protocol)
+		if !slices.Contains(protocols, cs.NegotiatedProtocol) {
+			return fmt.Errorf("protocol %q negotiated; %q is required", cs.NegotiatedProtocol, protocols)
 		}
 		return nil
 	}
@@ -201,11 +210,12 @@ func admitted(conn *quic.Conn) {
 
 // admit is asked before a handshake begins.
 func (n *Node) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	if !n.gate.enter(info.RemoteAddr, time.Now()) {
-		n.m.handshake("refused")
+	leave, ok := n.gate.enter(info.RemoteAddr, time.Now())
+	if !ok {
+		n.m.handshake(LaneQUIC, "refused")
 		return nil, errors.New("too many handshakes")
 	}
-	p := &pending{leave: n.gate.leave}
+	p := &pending{leave: leave}
 	context.AfterFunc(ctx, p.done)
 	return context.WithValue(ctx, pendingKey{}, p), nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,11 +37,16 @@ type Config struct {
 	Metrics  *metrics.Set       // optional
 	Limits   Limits             // optional
 	Resolve  Resolver           // optional, default DNS
+	Dial     Dialer             // of TCP; optional, default the operating system's
+	Web      http.Handler       // optional; of what speaks h2 or http/1.1 on the TCP lane, see [Node.WebPeer]
 	Behind   func(OrgID)        // optional; called when a member shows that it knows more of the governance log. Must not block
 }
 
 // A Resolver finds the UDP addresses of an endpoint, "host:port", best first.
 type Resolver func(ctx context.Context, endpoint string) ([]net.Addr, error)
+
+// A Dialer connects to addr, "ip:port", over TCP.
+type Dialer func(ctx context.Context, addr string) (net.Conn, error)
 
 // A Handler serves one message type. It answers with [Request.Reply] or [Request.Refuse]; an error that it returns
 // without having answered becomes a refusal, with the code of an [Error] in its chain or else with [CodeInternal], its
@@ -55,8 +61,7 @@ type Node struct {
 	c     Config
 	limit Limits
 	m     meters
-	gate  *gate         // of connections
-	joins *gate         // of strangers' requests
+	gates
 	slots chan struct{} // one per request being handled
 	key   atomic.Pointer[signingKey]
 
@@ -65,6 +70,7 @@ type Node struct {
 	work   sync.WaitGroup // handlers and connection loops
 	ready  chan struct{}  // closed when tr is set
 	tr     *quic.Transport
+	tcpOff bool // no TCP lane; set before ready is closed
 
 	mu       sync.Mutex
 	closed   bool
@@ -107,11 +113,14 @@ func New(c Config) (*Node, error) {
 	if c.Behind == nil {
 		c.Behind = func(OrgID) {}
 	}
+	if c.Dial == nil {
+		c.Dial = dialNet
+	}
 	if c.Resolve == nil {
 		c.Resolve = resolveDNS
 	}
 	l := c.Limits.withDefaults()
-	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gate: newGate(l.Handshakes, l.HandshakesPerSec, 2*max(int(l.HandshakesPerSec), 1)), joins: newGate(l.Joins, l.JoinsPerSec, l.JoinBurst),
+	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gates: newGates(l),
 		slots: make(chan struct{}, l.Handlers), ready: make(chan struct{}),
 		handlers: map[string]Handler{}, shares: map[OrgID]*peerLimit{}, dialers: map[OrgID]*dialer{}, inbound: map[OrgID]map[*link]struct{}{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -142,10 +151,10 @@ func (n *Node) HandleFetch(h FetchHandler) {
 	n.fetch = h
 }
 
-// Serve uses conn, which it does not close, for everything the node sends and receives, until ctx ends or the node is
-// closed. It then stops taking requests, closes the connections, which cancels the handlers, and returns when they are
-// done. It can be called once.
-func (n *Node) Serve(ctx context.Context, conn net.PacketConn) error {
+// Serve uses conn, which it does not close, and ln, which it does, for everything the node receives, until ctx ends or
+// the node is closed. It then stops taking requests, closes the connections, which cancels the handlers, and returns when
+// they are done. Without ln there is no TCP lane, in neither direction. It can be called once.
+func (n *Node) Serve(ctx context.Context, conn net.PacketConn, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, n.cancel)
 	defer stop()
 	defer n.cancel()
@@ -158,24 +167,34 @@ func (n *Node) Serve(ctx context.Context, conn net.PacketConn) error {
 	}
 	tr := &quic.Transport{Conn: conn, StatelessResetKey: key, ConnectionIDLength: 8,
 		VerifySourceAddress: func(net.Addr) bool { return n.gate.busy() }, ConnContext: n.admit}
-	ln, err := tr.Listen(n.serverTLS(), n.quicConfig())
+	quicLn, err := tr.Listen(n.serverTLS(), n.quicConfig())
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", conn.LocalAddr(), err)
 	}
 	n.mu.Lock()
 	if n.tr != nil {
 		n.mu.Unlock()
-		return errors.Join(errors.New("transport: Serve was called twice"), ln.Close())
+		return errors.Join(errors.New("transport: Serve was called twice"), quicLn.Close())
 	}
-	n.tr = tr
+	n.tr, n.tcpOff = tr, ln == nil
 	close(n.ready)
 	n.mu.Unlock()
 
 	n.spawn(func() { n.sweep(n.ctx) })
-	err = n.accept(n.ctx, ln)
+	var tcpErr error
+	if ln != nil {
+		stop := context.AfterFunc(n.ctx, func() { _ = ln.Close() })
+		defer stop()
+		n.spawn(func() {
+			defer n.cancel()
+			tcpErr = n.serveTCP(ln)
+		})
+	}
+	err = n.accept(n.ctx, quicLn)
+	n.cancel()
 	n.shut()
 	n.work.Wait()
-	err = errors.Join(err, ln.Close(), tr.Close())
+	err = errors.Join(err, tcpErr, quicLn.Close(), tr.Close())
 	if err != nil {
 		return fmt.Errorf("transport on %s: %w", conn.LocalAddr(), err)
 	}
@@ -205,6 +224,16 @@ func (n *Node) accept(ctx context.Context, ln *quic.Listener) error {
 			return errors.Join(conn.CloseWithError(0, "closing"))
 		}
 	}
+}
+
+// enter begins a part of the node's work, which ends with n.work.Done, unless the node is closing.
+func (n *Node) enter() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.work.Add(1)
+	}
+	return !n.closed
 }
 
 // spawn runs f as part of the node, unless the node is closing.

@@ -25,13 +25,13 @@ func (n *Node) serveConn(conn *quic.Conn) {
 		err = errors.New("too many connections")
 	}
 	if err != nil {
-		n.m.handshake("refused")
+		n.m.handshake(LaneQUIC, "refused")
 		_ = conn.CloseWithError(quic.ApplicationErrorCode(CodeNotMember.number()), "refused")
 		return
 	}
-	n.m.handshake("ok")
-	n.m.connections(1)
-	defer n.m.connections(-1)
+	n.m.handshake(LaneQUIC, "ok")
+	n.m.connections(LaneQUIC, 1)
+	defer n.m.connections(LaneQUIC, -1)
 	defer n.delist(l)
 	for {
 		s, err := conn.AcceptStream(n.ctx)
@@ -67,8 +67,8 @@ func (n *Node) delist(l *link) {
 }
 
 // reset ends a stream without an answer. What a peer sent is never logged: it is foreign and may be anything.
-func (n *Node) reset(s stream, org OrgID, c Code) {
-	n.m.rejected(org, c)
+func (n *Node) reset(s stream, l *link, c Code) {
+	n.m.rejected(l.org, l.conn.lane(), c)
 	s.abort(c)
 }
 
@@ -77,7 +77,7 @@ func (n *Node) serveStream(l *link, s stream) {
 	share := n.share(l.org)
 	release, code := n.slot(s.Context(), share)
 	if code != "" {
-		n.reset(s, l.org, code)
+		n.reset(s, l, code)
 		return
 	}
 	defer release()
@@ -92,10 +92,12 @@ func (n *Node) serveStream(l *link, s stream) {
 		} else if isTimeout(err) {
 			code = CodeTimeout
 		}
-		n.reset(s, l.org, code)
+		n.reset(s, l, code)
 		return
 	}
-	n.handle(r)
+	if r != nil {
+		n.handle(r)
+	}
 }
 
 // slot admits one request: the peer's rate first, then its share of the handlers, then a handler.
@@ -123,7 +125,8 @@ func (n *Node) slot(ctx context.Context, share *peerLimit) (release func(), refu
 	return func() { <-n.slots; <-share.handlers }, ""
 }
 
-// receive reads a request and attributes it: an error means that it is not a signed envelope of the peer's.
+// receive reads a request and attributes it: an error means that it is not a signed envelope of the peer's. A ping is
+// answered, and is no request.
 func (n *Node) receive(l *link, s stream, share *peerLimit) (*Request, error) {
 	arrived := time.Now()
 	if err := s.SetReadDeadline(arrived.Add(n.limit.FrameTimeout)); err != nil {
@@ -132,6 +135,12 @@ func (n *Node) receive(l *link, s stream, share *peerLimit) (*Request, error) {
 	h, err := readHeader(s)
 	if err != nil {
 		return nil, err
+	}
+	if h.kind == kindPing {
+		if err := readEnd(s); err != nil {
+			return nil, err
+		}
+		return nil, s.Close()
 	}
 	wire, err := readFrame(s, MaxEnvelope)
 	if err != nil {
@@ -245,9 +254,10 @@ func (n *Node) handle(r *Request) {
 	}
 	if err != nil {
 		n.c.Logger.Error("request could not be answered", "type", label, "organization", r.From.ID, "message", r.Envelope.MessageID, "err", err)
-		n.reset(r.stream, r.From.ID, CodeInternal)
+		r.stream.abort(CodeInternal)
+		n.m.rejected(r.From.ID, r.conn.lane(), CodeInternal)
 	}
-	n.m.requests("in", r.From.ID, label, r.result)
+	n.m.requests("in", r.From.ID, r.conn.lane(), label, r.result)
 }
 
 func (n *Node) handler(r *Request) (Handler, FetchHandler) {

@@ -37,7 +37,7 @@ func (r *Request) serveFetch(ctx context.Context, f FetchHandler) error {
 	if src.Done != nil {
 		src.Done(sent, err)
 	}
-	r.n.m.transfer("out", r.From.ID, sent, time.Since(started))
+	r.n.m.transfer("out", r.From.ID, r.conn.lane(), sent, time.Since(started))
 	if err != nil && r.answered() {
 		r.n.c.Logger.Info("artifact stream ended early", "organization", r.From.ID, "sent", sent, "err", fromStream(err))
 		code := CodeInternal

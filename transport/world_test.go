@@ -24,6 +24,7 @@ import (
 	"fednode/store"
 	"fednode/store/ledger"
 	"fednode/transport/member"
+	"fednode/transport/pipenet"
 	"fednode/transport/pki"
 )
 
@@ -45,6 +46,7 @@ type organisation struct {
 	conn     net.PacketConn
 	dir      string
 	renewer  *pki.Renewer
+	sequence int64 // of records after the first
 }
 
 func (o *organisation) leaf() *tls.Certificate { return o.renewer.Leaf() }
@@ -56,6 +58,7 @@ type world struct {
 	order  []OrgID       // in which they joined
 	sets   []*member.Set // after each of them had
 	set    *member.Set
+	gov    *member.Governance
 	peers  map[OrgID]*peer  // as last started
 	router *router          // nil on loopback
 	spare  []net.PacketConn // for others than members; none on loopback
@@ -64,16 +67,22 @@ type world struct {
 // A router is a perfect network, except for what the test breaks.
 type router struct {
 	simnet.PerfectRouter
-	split atomic.Bool
+	split atomic.Bool // nothing passes
+	noUDP atomic.Bool // nothing but streams does
 	mu    sync.Mutex
 	up    map[string]bool
+	// streams are the TCP of this network.
+	streams *pipenet.Network
+}
+
+func (r *router) isUp(addr string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.up[addr]
 }
 
 func (r *router) SendPacket(p simnet.Packet) error {
-	r.mu.Lock()
-	up := r.up[p.To.String()]
-	r.mu.Unlock()
-	if !up || r.split.Load() {
+	if !r.isUp(p.To.String()) || r.split.Load() || r.noUDP.Load() {
 		return nil
 	}
 	return r.PerfectRouter.SendPacket(p)
@@ -82,12 +91,32 @@ func (r *router) SendPacket(p simnet.Packet) error {
 func (w *world) setUp(o *organisation, up bool) {
 	if w.router != nil {
 		w.router.mu.Lock()
-		defer w.router.mu.Unlock()
 		w.router.up[o.addr.String()] = up
+		w.router.mu.Unlock()
+		w.router.streams.Wake()
 	}
 }
 
-func (w *world) partition(split bool) { w.router.split.Store(split) }
+func (w *world) partition(split bool) {
+	w.router.split.Store(split)
+	w.router.streams.Wake()
+}
+
+// blockUDP leaves nothing but the TCP lane.
+func (w *world) blockUDP(blocked bool) { w.router.noUDP.Store(blocked) }
+
+// lane is the best there is now.
+func (w *world) lane() Lane {
+	if w.router.noUDP.Load() {
+		return LaneTCP
+	}
+	return LaneQUIC
+}
+
+// host is where an address is on the network's TCP.
+func (w *world) host(a *net.UDPAddr) *pipenet.Host {
+	return w.router.streams.Host(&net.TCPAddr{IP: a.IP, Port: a.Port})
+}
 
 func (w *world) nowhere(i byte) net.Addr { return &net.UDPAddr{IP: net.IPv4(10, 9, 9, i), Port: 443} }
 
@@ -95,6 +124,9 @@ func (w *world) nowhere(i byte) net.Addr { return &net.UDPAddr{IP: net.IPv4(10, 
 func newWorld(t testing.TB, names ...OrgID) *world {
 	t.Helper()
 	w := &world{t: t, router: &router{up: map[string]bool{}}}
+	w.router.streams = pipenet.New(latency, func(a, b string) bool {
+		return w.router.split.Load() || !w.router.isUp(a) || !w.router.isUp(b)
+	})
 	sim := &simnet.Simnet{Router: w.router}
 	w.build(names, func(i int) (net.PacketConn, *net.UDPAddr) {
 		addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(i+1)), Port: 443}
@@ -159,32 +191,50 @@ func (w *world) found() {
 	ctx := context.Background()
 	db, err := store.Open(filepath.Join(w.t.TempDir(), "gov.db"), store.Options{})
 	w.must(err)
-	defer db.Close()
+	w.t.Cleanup(func() { db.Close() })
 	chair := w.orgs[w.order[0]]
-	genesis, err := member.NewGenesis("test", member.DefaultCharter(), chair.record(w.t), chair.approver(), randomBytes(16), time.Now())
+	genesis, err := member.NewGenesis("test", member.DefaultCharter(), chair.record(w.t, chair.addr.String()), chair.approver(), randomBytes(16), time.Now())
 	w.must(err)
-	gov, err := member.Found(ctx, db, genesis, member.Options{Org: chair.id, Key: chair.log, Cosigner: chair.cosigner, Now: time.Now})
+	w.gov, err = member.Found(ctx, db, genesis, member.Options{Org: chair.id, Key: chair.log, Cosigner: chair.cosigner, Now: time.Now})
 	w.must(err)
-	w.sets = []*member.Set{gov.Current()}
+	w.sets = []*member.Set{w.gov.Current()}
 	for i, id := range w.order[1:] {
-		rec := w.orgs[id].record(w.t)
-		var approvals []member.Approval
-		for _, by := range w.order[:i+1] {
-			a, err := member.ApproveMember(gov.Current().FederationID(), rec, w.orgs[by].approver())
-			w.must(err)
-			approvals = append(approvals, a)
-		}
-		w.must(gov.Admit(ctx, rec, approvals))
-		for range 2 { // the change, and the entry that certifies it
-			for _, by := range w.order[1 : i+1] {
-				line, err := ledger.Cosign(gov.Log().Checkpoint(), member.CosignerName(gov.Current().FederationID(), by), w.orgs[by].cosigner, time.Now())
-				w.must(err)
-				w.must(gov.Collect(ctx, line))
-			}
-		}
-		w.sets = append(w.sets, gov.Current())
+		w.admit(ctx, w.orgs[id].record(w.t, w.orgs[id].addr.String()), w.order[:i+1])
+		w.sets = append(w.sets, w.gov.Current())
 	}
-	w.set = gov.Current()
+	w.set = w.gov.Current()
+}
+
+// admit puts a record into effect, with the approvals and cosignatures of those who are members.
+func (w *world) admit(ctx context.Context, rec member.SignedRecord, by []OrgID) {
+	w.t.Helper()
+	var approvals []member.Approval
+	for _, by := range by {
+		a, err := member.ApproveMember(w.gov.Current().FederationID(), rec, w.orgs[by].approver())
+		w.must(err)
+		approvals = append(approvals, a)
+	}
+	w.must(w.gov.Admit(ctx, rec, approvals))
+	for range 2 { // the change, and the entry that certifies it
+		for _, by := range by[1:] {
+			line, err := ledger.Cosign(w.gov.Log().Checkpoint(), member.CosignerName(w.gov.Current().FederationID(), by), w.orgs[by].cosigner, time.Now())
+			w.must(err)
+			w.must(w.gov.Collect(ctx, line))
+		}
+	}
+}
+
+// move gives org another address, and everybody the member set that says so. The node must not be running.
+func (w *world) move(org OrgID, conn net.PacketConn) {
+	w.t.Helper()
+	o := w.orgs[org]
+	o.conn, o.addr = conn, conn.LocalAddr().(*net.UDPAddr)
+	o.sequence++
+	w.admit(w.t.Context(), o.record(w.t, o.addr.String()), w.order)
+	w.set = w.gov.Current()
+	for _, p := range w.peers {
+		p.set.Store(w.set)
+	}
 }
 
 // without returns the set that the last to join is not in.
@@ -232,9 +282,9 @@ func (o *organisation) approver() member.Approver {
 	return member.Approver{Org: o.id, KeyID: "k1", Key: o.key}
 }
 
-func (o *organisation) record(t testing.TB) member.SignedRecord {
+func (o *organisation) record(t testing.TB, endpoints ...string) member.SignedRecord {
 	t.Helper()
-	r := member.Record{OrganizationID: o.id, Name: string(o.id), Roots: [][]byte{o.root.Raw}, Endpoints: []string{o.addr.String()}, Sequence: 1,
+	r := member.Record{OrganizationID: o.id, Name: string(o.id), Roots: [][]byte{o.root.Raw}, Endpoints: endpoints, Sequence: 1 + o.sequence,
 		IssuedAt: NewTime(time.Now()).String(), Keys: member.Keys{Message: []member.MessageKey{{KeyID: "k1", Alg: Ed25519, Public: o.key.Public().(ed25519.PublicKey)}},
 			Log: member.LogKey{Public: o.log.Public().(ed25519.PublicKey)}, Cosigner: o.cosigner.Public().(ed25519.PublicKey)}}
 	s, err := member.SignRecord(r, o.chain, o.identity, o.key, o.log, o.cosigner)
@@ -299,21 +349,37 @@ func (w *world) start(org OrgID, configure func(*Node)) *peer {
 	p := w.newPeer(org)
 	if configure != nil {
 		configure(p.Node)
-		p.gate = newGate(p.limit.Handshakes, p.limit.HandshakesPerSec, 2*max(int(p.limit.HandshakesPerSec), 1))
-		p.joins = newGate(p.limit.Joins, p.limit.JoinsPerSec, p.limit.JoinBurst)
+		p.gates = newGates(p.limit)
 		p.slots = make(chan struct{}, p.limit.Handlers)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	w.setUp(p.o, true)
-	go func() { p.done <- p.Serve(ctx, p.o.conn) }()
+	ln := w.listenTCP(p.o)
+	go func() { p.done <- p.Serve(ctx, p.o.conn, ln) }()
 	w.t.Cleanup(func() { p.stop(w.t) })
 	w.peers[org] = p
 	return p
 }
 
+func (w *world) listenTCP(o *organisation) net.Listener {
+	w.t.Helper()
+	if w.router != nil {
+		ln, err := w.host(o.addr).Listen()
+		w.must(err)
+		return ln
+	}
+	ln, err := net.Listen("tcp", o.addr.String())
+	w.must(err)
+	return ln
+}
+
 func (w *world) newPeer(org OrgID) *peer {
 	w.t.Helper()
+	var dial Dialer
+	if w.router != nil {
+		dial = w.host(w.orgs[org].addr).Dial
+	}
 	o := w.orgs[org]
 	db, err := store.Open(filepath.Join(o.dir, "node.db"), store.Options{})
 	w.must(err)
@@ -324,7 +390,7 @@ func (w *world) newPeer(org OrgID) *peer {
 	w.must(err)
 	p.log, err = ledger.Open(db, ledger.Config{Name: "own", Origin: m.LogOrigin(), Signer: signer, Now: time.Now})
 	w.must(err)
-	p.Node, err = New(Config{Org: org, Instance: "i1", Key: o.key, KeyID: "k1", Members: p.set.Load, Leaf: o.renewer, DB: db, Log: p.log,
+	p.Node, err = New(Config{Org: org, Instance: "i1", Key: o.key, KeyID: "k1", Members: p.set.Load, Leaf: o.renewer, DB: db, Log: p.log, Dial: dial,
 		Resolve: func(_ context.Context, e string) ([]net.Addr, error) {
 			a, err := net.ResolveUDPAddr("udp", e)
 			return []net.Addr{a}, err
