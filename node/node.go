@@ -28,6 +28,8 @@ import (
 // Runtime is what a node gets from whoever starts it. All fields are optional.
 type Runtime struct {
 	Conn    net.PacketConn     // instead of the configured UDP listener; the caller closes it
+	Listen  net.Listener       // of the TCP lane, with Conn; without it there is none. The node closes it
+	Dial    transport.Dialer   // of the TCP lane, instead of the operating system's
 	Resolve transport.Resolver // instead of DNS
 	Logger  *slog.Logger
 	Limits  transport.Limits
@@ -40,7 +42,8 @@ type Node struct {
 
 	site      *Site
 	conn      net.PacketConn
-	owned     bool // conn is ours to close
+	owned     bool         // conn is ours to close
+	listener  net.Listener // of the TCP lane
 	transport *transport.Node
 	governor  *governor
 	leaf      *pki.Renewer
@@ -53,7 +56,7 @@ type Node struct {
 
 // New wires a node on site, bottom layer first. The node owns the site from now on and closes it when Run ends.
 func New(site *Site, r Runtime) (_ *Node, err error) {
-	n := &Node{site: site, conn: r.Conn, log: r.Logger, metrics: metrics.NewSet(), started: site.now()}
+	n := &Node{site: site, conn: r.Conn, listener: r.Listen, log: r.Logger, metrics: metrics.NewSet(), started: site.now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -83,7 +86,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	id, key := site.messages.signing()
 	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: key, KeyID: id,
 		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
-		Limits: site.limits(r.Limits), Resolve: r.Resolve, Behind: func(org transport.OrgID) { n.governor.suspect(org) }})
+		Limits: site.limits(r.Limits), Resolve: r.Resolve, Dial: r.Dial, Behind: func(org transport.OrgID) { n.governor.suspect(org) }})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +109,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.conn == nil {
-		if n.conn, err = net.ListenPacket("udp", string(site.Config.Listen)); err != nil {
+		if n.conn, n.listener, err = transport.Listen(string(site.Config.Listen)); err != nil {
 			return nil, fmt.Errorf("listen: %w; choose another address with listen: in %s", err, ConfigName)
 		}
 		n.owned = true
@@ -159,7 +162,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { // what flow rests on ends after flow has
 		lg, lctx := errgroup.WithContext(low)
-		lg.Go(func() error { return n.transport.Serve(lctx, n.conn) })
+		lg.Go(func() error { return n.transport.Serve(lctx, n.conn, n.listener) })
 		lg.Go(func() error { return n.leaf.Run(lctx) })
 		return lg.Wait()
 	})
@@ -210,6 +213,9 @@ func (n *Node) close() error {
 	}
 	if n.owned && n.conn != nil {
 		errs = append(errs, n.conn.Close())
+	}
+	if n.listener != nil {
+		_ = n.listener.Close() // it is closed already if the node has run
 	}
 	return errors.Join(append(errs, n.site.Close())...)
 }

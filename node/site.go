@@ -51,7 +51,7 @@ type Options struct {
 	Domain       string
 	Jurisdiction string
 	Instance     string // default "<org>-1"
-	Listen       string // UDP, host:port; default ":443"
+	Listen       string // UDP and TCP, host:port; default ":443"
 	Advertise    []string
 	Passphrase   hsm.Passphrase // of the keyring; hsm.Unprotected() is explicit only
 	PassFile     string         // recorded in node.yaml as where the passphrase is read at start; default: it is asked for

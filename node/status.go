@@ -192,11 +192,14 @@ type MemberView struct {
 	Sequence     int64           `json:"sequence"`
 	LogOrigin    string          `json:"log_origin"`
 	RootSHA256   []string        `json:"root_sha256"` // of its root certificates
+	// Sessions are the connections to and from it.
+	Sessions []transport.Session `json:"sessions,omitempty"`
 }
 
 // Members returns the members, by id.
 func (n *Node) Members() []MemberView {
 	out := []MemberView{}
+	sessions := n.transport.Sessions()
 	for _, m := range n.site.members.Current().All() {
 		v := MemberView{ID: m.ID, Name: m.Name, Domain: m.Domain, Jurisdiction: m.Jurisdiction, Endpoints: slices.Clone(m.Endpoints), Chair: m.Chair,
 			Self: m.ID == n.site.Org(), Suspended: m.Suspended, Since: m.Since, Sequence: m.Sequence, LogOrigin: m.LogOrigin()}
@@ -205,6 +208,11 @@ func (n *Node) Members() []MemberView {
 		}
 		for _, k := range m.Record().Record.Keys.Message {
 			v.KeyIDs = append(v.KeyIDs, k.KeyID)
+		}
+		for _, s := range sessions {
+			if s.Org == m.ID {
+				v.Sessions = append(v.Sessions, s)
+			}
 		}
 		for _, r := range m.Roots {
 			v.RootSHA256 = append(v.RootSHA256, fingerprint(r))

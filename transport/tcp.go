@@ -13,6 +13,29 @@ import (
 	"time"
 )
 
+// Listen opens both lanes of addr, "host:port", on one port: with port 0, one that is free on both.
+func Listen(addr string) (net.PacketConn, net.Listener, error) {
+	for try := 0; ; try++ {
+		udp, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return nil, nil, err
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp, nil
+		}
+		if _, port, _ := net.SplitHostPort(addr); port != "0" || try == listenTries {
+			return nil, nil, errors.Join(err, udp.Close())
+		}
+		if err := udp.Close(); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// listenTries is how many ports are tried that are free for UDP and may not be for TCP.
+const listenTries = 16
+
 // webProtocols are what the rest of the world speaks.
 var webProtocols = []string{"h2", "http/1.1"}
 

@@ -108,7 +108,7 @@ func (f *Federation) connect() {
 	f.t.Helper()
 	root := f.t.TempDir()
 	if !f.options.Loopback {
-		f.Network = newNetwork(f.options.Seed)
+		f.Network = newNetwork(f.options.Seed, f.options.Latency)
 	}
 	for i := range f.options.Orgs {
 		id := transport.OrgID(fmt.Sprintf("org-%c", 'a'+i))
@@ -172,7 +172,7 @@ func (o *Org) Skew(d time.Duration) { o.skew.Store(int64(d)) }
 func (o *Org) start() {
 	o.f.t.Helper()
 	log := slog.New(slog.NewTextHandler(logWriter{o}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	n, err := node.New(o.site, node.Runtime{Conn: o.conn, Logger: log, Limits: o.f.options.Limits})
+	n, err := node.New(o.site, node.Runtime{Conn: o.conn, Listen: o.listen(), Dial: o.dialer(), Logger: log, Limits: o.f.options.Limits})
 	o.f.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	o.Node, o.cancel, o.stopped = n, cancel, make(chan error, 1)
@@ -183,6 +183,26 @@ func (o *Org) start() {
 	for !o.ready() {
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// listen opens the organisation's TCP lane.
+func (o *Org) listen() net.Listener {
+	o.f.t.Helper()
+	if o.f.Network != nil {
+		ln, err := o.f.Network.host(o).Listen()
+		o.f.must(err)
+		return ln
+	}
+	ln, err := net.Listen("tcp", o.addr.String())
+	o.f.must(err)
+	return ln
+}
+
+func (o *Org) dialer() transport.Dialer {
+	if o.f.Network != nil {
+		return o.f.Network.host(o).Dial
+	}
+	return nil
 }
 
 func (o *Org) ready() bool { return o.Node.Health().Checks["serving"] == "ok" }

@@ -71,7 +71,7 @@ func (o *Org) play() {
 		Identity: chain[0], Issuing: issuing[0], Key: identity, Now: o.now})
 	f.must(err)
 	h.Node, err = transport.New(transport.Config{Org: o.ID, Instance: string(o.ID) + "-1", Key: h.Key, KeyID: h.KeyID, Members: gov.Current, Leaf: h.Leaf,
-		DB: h.DB, Log: h.Log, Now: o.now})
+		DB: h.DB, Log: h.Log, Now: o.now, Dial: o.dialer()})
 	f.must(err)
 	if f.options.Handlers != nil {
 		f.options.Handlers(o, h)
@@ -79,7 +79,8 @@ func (o *Org) play() {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	o.hostile = h
-	go func() { h.stopped <- h.Serve(ctx, o.conn) }()
+	ln := o.listen()
+	go func() { h.stopped <- h.Serve(ctx, o.conn, ln) }()
 }
 
 func (h *Hostile) stop() error {

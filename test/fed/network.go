@@ -7,18 +7,22 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go/testutils/simnet"
+
+	"fednode/transport/pipenet"
 )
 
 // A Network is a simulated one between the federation's nodes; what breaks in it is the test's choice.
 type Network struct {
 	simnet.PerfectRouter
-	sim *simnet.Simnet
+	sim     *simnet.Simnet
+	streams *pipenet.Network // its TCP
 
 	mu    sync.Mutex
 	rng   *rand.Rand
 	loss  float64
 	delay map[pair]time.Duration
 	cut   map[pair]bool
+	noUDP map[pair]bool
 	down  map[string]bool
 }
 
@@ -31,10 +35,20 @@ func ordered(a, b string) pair {
 	return pair{a, b}
 }
 
-func newNetwork(seed uint64) *Network {
-	n := &Network{rng: rand.New(rand.NewPCG(seed, 1)), delay: map[pair]time.Duration{}, cut: map[pair]bool{}, down: map[string]bool{}}
+func newNetwork(seed uint64, latency time.Duration) *Network {
+	n := &Network{rng: rand.New(rand.NewPCG(seed, 1)), delay: map[pair]time.Duration{}, cut: map[pair]bool{}, noUDP: map[pair]bool{}, down: map[string]bool{}}
 	n.sim = &simnet.Simnet{Router: n}
+	n.streams = pipenet.New(latency, func(a, b string) bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.cut[ordered(a, b)] || n.down[a] || n.down[b]
+	})
 	return n
+}
+
+// host is where an organisation is on the network's TCP.
+func (n *Network) host(o *Org) *pipenet.Host {
+	return n.streams.Host(&net.TCPAddr{IP: o.addr.IP, Port: o.addr.Port})
 }
 
 // address is that of the i-th node.
@@ -47,7 +61,7 @@ func (n *Network) SendPacket(p simnet.Packet) error {
 	n.mu.Lock()
 	from, to := p.From.String(), p.To.String()
 	link := ordered(from, to)
-	lost := n.cut[link] || n.down[from] || n.down[to] || n.loss > 0 && n.rng.Float64() < n.loss
+	lost := n.cut[link] || n.noUDP[link] || n.down[from] || n.down[to] || n.loss > 0 && n.rng.Float64() < n.loss
 	late := n.delay[link]
 	n.mu.Unlock()
 	switch {
@@ -62,19 +76,25 @@ func (n *Network) SendPacket(p simnet.Packet) error {
 
 func (n *Network) set(fn func()) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	fn()
+	n.mu.Unlock()
+	n.streams.Wake()
 }
 
-// Lose drops each packet with probability p.
+// Lose drops each UDP packet with probability p.
 func (n *Network) Lose(p float64) { n.set(func() { n.loss = p }) }
 
-// Cut stops all packets between two organisations, or lets them through again.
+// Cut stops all traffic between two organisations, or lets them through again.
 func (n *Network) Cut(a, b *Org, cut bool) {
 	n.set(func() { n.cut[ordered(a.addr.String(), b.addr.String())] = cut })
 }
 
-// Delay adds d to the way of each packet between two organisations, in either direction.
+// BlockUDP leaves two organisations only the TCP lane between them, or lets UDP through again.
+func (n *Network) BlockUDP(a, b *Org, blocked bool) {
+	n.set(func() { n.noUDP[ordered(a.addr.String(), b.addr.String())] = blocked })
+}
+
+// Delay adds d to the way of each UDP packet between two organisations, in either direction.
 func (n *Network) Delay(a, b *Org, d time.Duration) {
 	n.set(func() { n.delay[ordered(a.addr.String(), b.addr.String())] = d })
 }

@@ -116,11 +116,11 @@ func federation(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	p := netns.Plan{Name: "script", Dir: ts.MkAbs(args[0])}
-	var held []net.PacketConn // until all ports are known, so that they differ
+	var held []io.Closer // until all ports are known, so that they differ
 	for i := range n {
-		c, err := net.ListenPacket("udp", of(ts).host+":0")
+		c, tcp, err := transport.Listen(of(ts).host + ":0")
 		ts.Check(err)
-		held = append(held, c)
+		held = append(held, c, tcp)
 		p.Orgs = append(p.Orgs, netns.Org{ID: transport.OrgID("org-" + string(rune('a'+i))), Address: c.LocalAddr().String()})
 	}
 	for _, c := range held {

@@ -56,6 +56,7 @@ type demoOrg struct {
 	id     transport.OrgID
 	dir    string
 	conn   net.PacketConn
+	tcp    net.Listener
 	site   *node.Site
 	client *ui.Client
 }
@@ -196,11 +197,11 @@ func (d *demo) found(ctx context.Context, dir string) error {
 	}
 	g := new(errgroup.Group)
 	for _, o := range d.orgs {
-		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+		conn, tcp, err := transport.Listen("127.0.0.1:0")
 		if err != nil {
 			return err
 		}
-		o.conn = conn
+		o.conn, o.tcp = conn, tcp
 		g.Go(func() (err error) {
 			o.site, err = node.Create(o.dir, node.Options{Org: o.id, Name: "Demo " + string(o.id), Listen: conn.LocalAddr().String(),
 				Advertise: []string{conn.LocalAddr().String()}, Passphrase: hsm.Unprotected(), Agents: demoAgents(o.id)})
@@ -250,7 +251,7 @@ func (d *demo) reopen() error {
 			return err
 		}
 		o.site = site
-		if o.conn, err = net.ListenPacket("udp", string(site.Config.Listen)); err != nil {
+		if o.conn, o.tcp, err = transport.Listen(string(site.Config.Listen)); err != nil {
 			return err
 		}
 	}
@@ -265,7 +266,7 @@ func (d *demo) start(ctx context.Context) error {
 	d.nodes = g
 	for _, o := range d.orgs {
 		log := slog.New(slog.NewTextHandler(d.err, &slog.HandlerOptions{Level: slog.LevelError})).With("org", o.id)
-		n, err := node.New(o.site, node.Runtime{Conn: o.conn, Logger: log})
+		n, err := node.New(o.site, node.Runtime{Conn: o.conn, Listen: o.tcp, Logger: log})
 		if err != nil {
 			d.stop()
 			return errors.Join(err, g.Wait())
