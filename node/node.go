@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -86,7 +87,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	id, key := site.messages.signing()
 	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: key, KeyID: id,
 		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
-		Limits: site.limits(r.Limits), Resolve: r.Resolve, Dial: r.Dial, Behind: func(org transport.OrgID) { n.governor.suspect(org) }})
+		Limits: site.limits(r.Limits), Resolve: r.Resolve, Dial: r.Dial, Web: http.HandlerFunc(n.serveWeb), Behind: func(org transport.OrgID) { n.governor.suspect(org) }})
 	if err != nil {
 		return nil, err
 	}

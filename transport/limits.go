@@ -132,11 +132,14 @@ type gates struct {
 	gate    *gate // of QUIC connections
 	tcpGate *gate // of TCP connections: whoever fills the one must not block the other
 	joins   *gate // of strangers' requests
+	web     *gate // of connections that speak HTTP, as long as they last
+	asks    *gate // of their requests
 }
 
 func newGates(l Limits) gates {
 	burst := 2 * max(int(l.HandshakesPerSec), 1)
-	return gates{newGate(l.Handshakes, l.HandshakesPerSec, burst), newGate(l.Handshakes, l.HandshakesPerSec, burst), newGate(l.Joins, l.JoinsPerSec, l.JoinBurst)}
+	return gates{gate: newGate(l.Handshakes, l.HandshakesPerSec, burst), tcpGate: newGate(l.Handshakes, l.HandshakesPerSec, burst),
+		joins: newGate(l.Joins, l.JoinsPerSec, l.JoinBurst), web: newGate(webConns, l.HandshakesPerSec, burst), asks: newGate(webAsks, webPerSec, webBurst)}
 }
 
 // enter admits one attempt; a call of leave must follow each that was admitted. One source has at most half of all.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -43,12 +44,15 @@ var webProtocols = []string{"h2", "http/1.1"}
 type lanes struct {
 	members *handoff // fednode/1
 	web     *handoff // h2, http/1.1
+
+	mu    sync.Mutex
+	leave map[net.Conn]func() // what to call at the end of a connection in web
 }
 
 // serveTCP accepts connections on ln until it is closed.
 func (n *Node) serveTCP(ln net.Listener) error {
-	at := lanes{members: newHandoff(ln.Addr()), web: newHandoff(ln.Addr())}
-	servers := []*http.Server{n.h2Server(), n.webServer()}
+	at := &lanes{members: newHandoff(ln.Addr()), web: newHandoff(ln.Addr()), leave: map[net.Conn]func(){}}
+	servers := []*http.Server{n.h2Server(), n.webServer(at)}
 	for i, h := range []*handoff{at.members, at.web} {
 		if !n.spawn(func() { _ = servers[i].Serve(h) }) { // the error is that it was closed
 			return nil
@@ -83,7 +87,7 @@ func (n *Node) serveTCP(ln net.Listener) error {
 			_ = raw.Close()
 			continue
 		}
-		if !n.spawn(func() { n.serveTCPConn(&at, tls.Server(raw, conf), leave) }) {
+		if !n.spawn(func() { n.serveTCPConn(at, tls.Server(raw, conf), leave) }) {
 			leave()
 			_ = raw.Close()
 		}
@@ -124,8 +128,33 @@ func (n *Node) serveTCPConn(at *lanes, t *tls.Conn, leave func()) {
 	case protocol:
 		n.serveMemberTCP(at.members, t)
 	default:
-		n.m.handshake(LaneTCP, "web")
-		at.web.give(t)
+		n.serveWebConn(at, t)
+	}
+}
+
+func (n *Node) serveWebConn(at *lanes, t *tls.Conn) {
+	leave, ok := n.web.enter(t.RemoteAddr(), time.Now())
+	if !ok {
+		n.m.handshake(LaneTCP, "refused")
+		_ = t.NetConn().Close()
+		return
+	}
+	n.m.handshake(LaneTCP, "web")
+	at.mu.Lock()
+	at.leave[t] = leave
+	at.mu.Unlock()
+	if !at.web.give(t) {
+		at.left(t)
+	}
+}
+
+// left is told of connections in web that have ended.
+func (at *lanes) left(c net.Conn) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if leave := at.leave[c]; leave != nil {
+		leave()
+		delete(at.leave, c)
 	}
 }
 
@@ -187,11 +216,13 @@ func newHandoff(addr net.Addr) *handoff {
 }
 
 // give passes c on, or closes it if nobody takes it any more.
-func (h *handoff) give(c net.Conn) {
+func (h *handoff) give(c net.Conn) bool {
 	select {
 	case h.conns <- c:
+		return true
 	case <-h.done:
 		_ = c.Close()
+		return false
 	}
 }
 
@@ -215,14 +246,36 @@ const (
 	webTimeout = 10 * time.Second // in which a request must have arrived
 	webAnswer  = time.Minute      // in which an answer must have been taken
 	webStreams = 32               // requests at once, of one connection
-	webFields  = 16 << 10         // bytes of a request's fields
+	webConns   = 128              // connections at once, half of them from one address
+	webAsks    = 64               // requests at once
+	webPerSec  = 50               // requests of one address, on average
+	webBurst   = 500
+	webFields  = 16 << 10 // bytes of a request's fields
 )
 
-func (n *Node) webServer() *http.Server {
-	return &http.Server{Handler: n.c.Web, ReadHeaderTimeout: webTimeout, ReadTimeout: webTimeout, WriteTimeout: webAnswer, IdleTimeout: n.limit.IdleTimeout,
+func (n *Node) webServer(at *lanes) *http.Server {
+	return &http.Server{Handler: http.HandlerFunc(n.serveWeb), ConnState: func(c net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			at.left(c)
+		}
+	}, ReadHeaderTimeout: webTimeout, ReadTimeout: webTimeout, WriteTimeout: webAnswer, IdleTimeout: n.limit.IdleTimeout,
 		MaxHeaderBytes: webFields, ErrorLog: slog.NewLogLogger(n.c.Logger.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: webStreams, MaxReceiveBufferPerConnection: h2Window, MaxReceiveBufferPerStream: h2Frame,
 			SendPingTimeout: n.limit.KeepAlive, PingTimeout: webTimeout}}
+}
+
+func (n *Node) serveWeb(w http.ResponseWriter, r *http.Request) {
+	from := net.Addr(&net.TCPAddr{})
+	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		from = net.TCPAddrFromAddrPort(a)
+	}
+	leave, ok := n.asks.enter(from, time.Now())
+	if !ok {
+		http.Error(w, "too many requests", http.StatusTooManyRequests)
+		return
+	}
+	defer leave()
+	n.c.Web.ServeHTTP(w, r)
 }
 
 // webTLS serves whoever asks. A certificate is asked for, and must be a member's if there is one.
