@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,13 +18,31 @@ func BenchmarkCall(b *testing.B) {
 		"accept": echo,
 	} {
 		for _, concurrency := range []int{1, 32} {
-			b.Run(name+"-"+strconv.Itoa(concurrency), func(b *testing.B) { benchmarkCall(b, h, concurrency) })
+			for _, lane := range []Lane{LaneQUIC, LaneTCP} {
+				b.Run(name+"-"+strconv.Itoa(concurrency)+"-"+string(lane), func(b *testing.B) { benchmarkCall(b, lane, h, concurrency) })
+			}
 		}
 	}
 }
 
-func benchmarkCall(b *testing.B, h Handler, concurrency int) {
-	w := newLoopback(b, "org-a", "org-b")
+// newLane makes a federation on loopback that has only that lane.
+func newLane(t testing.TB, lane Lane, names ...OrgID) *world {
+	w := newLoopback(t, names...)
+	if lane == LaneTCP {
+		for _, o := range w.orgs {
+			o.conn = mute{o.conn}
+		}
+	}
+	return w
+}
+
+// mute is a socket whose packets are dropped.
+type mute struct{ net.PacketConn }
+
+func (mute) WriteTo(p []byte, _ net.Addr) (int, error) { return len(p), nil }
+
+func benchmarkCall(b *testing.B, lane Lane, h Handler, concurrency int) {
+	w := newLane(b, lane, "org-a", "org-b")
 	a := w.start("org-a", nil)
 	w.start("org-b", func(n *Node) {
 		n.limit.RequestsPerSecond, n.limit.RequestBurst = 1e6, 1e6
@@ -59,8 +78,14 @@ func benchmarkCall(b *testing.B, h Handler, concurrency int) {
 
 // BenchmarkFetch streams an artifact over loopback, commitment included.
 func BenchmarkFetch(b *testing.B) {
-	const size = 16 << 20
-	w := newLoopback(b, "org-a", "org-b")
+	for _, lane := range []Lane{LaneQUIC, LaneTCP} {
+		b.Run(string(lane), func(b *testing.B) { benchmarkFetch(b, lane) })
+	}
+}
+
+func benchmarkFetch(b *testing.B, lane Lane) {
+	const size = 64 << 20
+	w := newLane(b, lane, "org-a", "org-b")
 	done := make(chan delivery, 1)
 	a := w.start("org-a", nil)
 	w.start("org-b", serveArtifact(size, done))

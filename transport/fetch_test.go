@@ -295,10 +295,16 @@ func TestFetchContinuesWhatIsHeld(t *testing.T) {
 	})
 }
 
-// 50 MB over real UDP, neither end holding more than buffers and flow-control windows of it.
+// 50 MB over real sockets, neither end holding more than buffers and flow-control windows of it.
 func TestFetchInBoundedMemory(t *testing.T) {
+	for _, lane := range []Lane{LaneQUIC, LaneTCP} {
+		t.Run(string(lane), func(t *testing.T) { testFetchInBoundedMemory(t, lane) })
+	}
+}
+
+func testFetchInBoundedMemory(t *testing.T, lane Lane) {
 	const size = 50 << 20
-	w := newLoopback(t, "org-a", "org-b")
+	w := newLane(t, lane, "org-a", "org-b")
 	done := make(chan delivery, 1)
 	a := w.start("org-a", nil)
 	w.start("org-b", serveArtifact(size, done))
@@ -329,6 +335,48 @@ func TestFetchInBoundedMemory(t *testing.T) {
 	if grown := int64(peak) - int64(before.HeapAlloc); grown > 24<<20 {
 		t.Errorf("the heap of both ends together grew by %d MB", grown>>20)
 	}
+}
+
+// A recipient that takes nothing for a while holds up the holder, and nobody else on the connection.
+func TestBackPressure(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
+		const size = 64 << 20
+		w := newWorld(t, "org-a", "org-b")
+		var read atomic.Int64
+		a := w.start("org-a", nil)
+		w.start("org-b", func(n *Node) {
+			n.Handle("question", echo)
+			n.HandleFetch(func(ctx context.Context, r *Request) (*Source, error) {
+				return &Source{Size: size, Salt: artifactSalt, Open: func(offset int64) (io.ReadCloser, error) {
+					p := &pattern{offset, size}
+					return struct {
+						io.Reader
+						io.Closer
+					}{io.TeeReader(p, writerFunc(func(b []byte) (int, error) { read.Add(int64(len(b))); return len(b), nil })), p}, nil
+				}}, nil
+			})
+		})
+		a.mustCall(t, "org-b")
+		before := a.Sessions()
+		blocked := false
+		_, err := a.Fetch(t.Context(), fetchMessage(), Sink{Commitment: commitment(size), Writer: writerFunc(func(p []byte) (int, error) {
+			if !blocked {
+				blocked = true
+				time.Sleep(20 * time.Second)
+				if n := read.Load(); n > 8<<20 {
+					t.Errorf("%d MiB were sent to a recipient that takes none", n>>20)
+				}
+				within(t, time.Second, "a call meanwhile", func() { a.mustCall(t, "org-b") })
+			}
+			return len(p), nil
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+		if after := a.Sessions(); w.lane() == LaneQUIC && (len(after) != 1 || after[0] != before[0]) {
+			t.Errorf("sessions %+v before, %+v after", before, after)
+		}
+	})
 }
 
 func equalSums(a, b hash.Hash) bool { return bytes.Equal(a.Sum(nil), b.Sum(nil)) }

@@ -26,11 +26,13 @@ const (
 
 	// maxFields bounds the fields of a request or an answer, in bytes. There are four of a few bytes each.
 	maxFields = 2 << 10
-	// h2Window is how much of one stream is held for a reader that is slow, in bytes. A whole envelope fits.
-	h2Window = 1 << 20
-	// h2ConnWindow is how much of all requests on one inbound connection, just under the largest that net/http takes.
-	h2ConnWindow = 4<<20 - 1
-	h2Frame      = 64 << 10
+	// Windows are how much is held for a reader that is slow, in bytes: of one request, in which a whole envelope fits; of
+	// all on one inbound connection; of one answer, which may be an artifact from far away. The latter two are just under
+	// the largest that net/http takes.
+	h2Request = 1 << 20
+	h2Inbound = 4<<20 - 1
+	h2Answer  = 4<<20 - 1
+	h2Frame   = 64 << 10
 )
 
 // errLost means that the connection has ended under a request.
@@ -38,10 +40,18 @@ var errLost = errors.New("connection lost")
 
 // h2Config bounds what a connection holds in memory. Outbound there is no bound over all streams: it is this node that
 // opens them, and one that nobody reads must not hold up the others.
-func (n *Node) h2Config(window int) *http.HTTP2Config {
+func (n *Node) h2Config(stream, connection int) *http.HTTP2Config {
 	return &http.HTTP2Config{MaxConcurrentStreams: n.limit.StreamsPerConn, StrictMaxConcurrentRequests: true, MaxReadFrameSize: h2Frame,
-		MaxReceiveBufferPerStream: h2Window, MaxReceiveBufferPerConnection: window,
+		MaxReceiveBufferPerStream: stream, MaxReceiveBufferPerConnection: connection,
 		SendPingTimeout: n.limit.KeepAlive, PingTimeout: max(n.limit.IdleTimeout-n.limit.KeepAlive, time.Second)}
+}
+
+// inboundH2Config leaves keeping the connection alive to the peer, who has dialled it.
+func (n *Node) inboundH2Config() *http.HTTP2Config {
+	c := n.h2Config(h2Request, h2Inbound)
+	c.SendPingTimeout = max(n.limit.IdleTimeout-c.PingTimeout/2, time.Second)
+	c.PingTimeout /= 2
+	return c
 }
 
 func h2Only() *http.Protocols {
@@ -118,7 +128,7 @@ func (c *tcpConn) shut(code Code, text string) {
 // connect makes c speak HTTP/2, and waits for the peer's first bytes: a TLS 1.3 client believes in the connection before
 // the server has judged its certificate.
 func (c *tcpConn) connect(ctx context.Context, n *Node) (err error) {
-	tr := &http.Transport{Protocols: h2Only(), HTTP2: n.h2Config(0), DisableCompression: true, MaxResponseHeaderBytes: maxFields,
+	tr := &http.Transport{Protocols: h2Only(), HTTP2: n.h2Config(h2Answer, 0), DisableCompression: true, MaxResponseHeaderBytes: maxFields,
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
 	if c.client, err = tr.NewClientConn(ctx, "http", "peer:443"); err != nil {
 		return err
@@ -354,7 +364,7 @@ type linkKey struct{}
 
 // h2Server serves the requests of inbound connections, whose handshake is complete and whose peers are members.
 func (n *Node) h2Server() *http.Server {
-	return &http.Server{Protocols: h2Only(), HTTP2: n.h2Config(h2ConnWindow), MaxHeaderBytes: maxFields, ReadHeaderTimeout: handshakeTimeout,
+	return &http.Server{Protocols: h2Only(), HTTP2: n.inboundH2Config(), MaxHeaderBytes: maxFields, ReadHeaderTimeout: handshakeTimeout,
 		ErrorLog: slog.NewLogLogger(n.c.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, linkKey{}, c.(*tcpConn).link)

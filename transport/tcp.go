@@ -260,7 +260,7 @@ func (n *Node) webServer(at *lanes) *http.Server {
 		}
 	}, ReadHeaderTimeout: webTimeout, ReadTimeout: webTimeout, WriteTimeout: webAnswer, IdleTimeout: n.limit.IdleTimeout,
 		MaxHeaderBytes: webFields, ErrorLog: slog.NewLogLogger(n.c.Logger.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: webStreams, MaxReceiveBufferPerConnection: h2Window, MaxReceiveBufferPerStream: h2Frame,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: webStreams, MaxReceiveBufferPerConnection: h2Request, MaxReceiveBufferPerStream: h2Frame,
 			SendPingTimeout: n.limit.KeepAlive, PingTimeout: webTimeout}}
 }
 
