@@ -131,7 +131,8 @@ func wipePrivate(priv crypto.Signer) {
 	case *ecdsa.PrivateKey:
 		// The words of the scalar are reachable only through the field that
 		// Go 1.26 deprecates for computing with; wiping is the exception.
-		clear(p.D.Bits()) //nolint:staticcheck
+		//lint:ignore SA1019 there is no other way to the words
+		clear(p.D.Bits())
 	}
 }
 

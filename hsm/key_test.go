@@ -99,6 +99,7 @@ func TestCloseWipesKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//lint:ignore SA1019 there is no other way to the words
 	words := k.(*fileKey).priv.(*ecdsa.PrivateKey).D.Bits()
 	k.Close()
 	for _, w := range words {

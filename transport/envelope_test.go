@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func TestSignedBytesFollowTheFormat(t *testing.T) {
 // canonical takes a short cut that must lead to the same place.
 func TestCanonicalIsRFC8785(t *testing.T) {
 	for _, text := range []string{"plain", "<&>", "\u2028\u2029", `\u2028`, "é文😀", "\x00\x01\b\t\n\f\r\x1f\x7f\"\\/", strings.Repeat("\U0001F600", maxText)} {
-		payload, err := jcs.Marshal(map[string]any{text: []any{text, 0.97, 1e21, -0.0, true, nil, 1e-7}, "b": map[string]int{"z": 1, "a": 2}})
+		payload, err := jcs.Marshal(map[string]any{text: []any{text, 0.97, 1e21, math.Copysign(0, -1), true, nil, 1e-7}, "b": map[string]int{"z": 1, "a": 2}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -56,7 +56,7 @@ func (in Input) judgement() (Judgement, error) {
 	}
 	j.Label, j.Score = wire.Label, wire.Score
 	if j.Label == "" || len(j.Label) > 64 || strings.ContainsFunc(j.Label, unfit) {
-		return j, fmt.Errorf("%w: the %s's label is not a name of letters, digits, - _ .", ErrInput, Classification)
+		return j, fmt.Errorf("%w: the %s's label is not a name of letters, digits, hyphens, underscores and full stops", ErrInput, Classification)
 	}
 	if j.Score < 0 || j.Score > 1 {
 		return j, fmt.Errorf("%w: the %s's score is not between 0 and 1", ErrInput, Classification)

@@ -79,7 +79,7 @@ func (s *scan) ipv4(i int) {
 	}
 	near := strings.ToLower(strings.TrimRight(s.text[max(0, i-16):i], " ."))
 	word := near[1+strings.LastIndexFunc(near, func(r rune) bool { return !unicode.IsLetter(r) }):]
-	if listed(" version v release section clause abschnitt ziffer no nr ", word) {
+	if listed(" version v release section clause abschnitt ziffer no nr room raum ", word) {
 		return
 	}
 	s.add(IPAddress, i, end, 0.8, "ip/v4")

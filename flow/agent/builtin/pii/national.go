@@ -12,7 +12,9 @@ func (s *scan) ssn(i int) {
 	if area := f.value(0, 3); area == 0 || area == 666 || area >= 900 || f.value(3, 5) == 0 || f.value(5, 9) == 0 {
 		return
 	}
-	known := s.context(i, "ssn|social security|social-security")
+	from := max(0, i-reach)
+	named := s.nearest(from, i, "ssn|social security|social-security")
+	known := named >= 0 && named > s.nearest(from, i, "passport")
 	switch {
 	case f.grouped(9, 3, 2) && known:
 		s.add(USSSN, i, f.ends[8], 0.98, "ssn/context")
@@ -63,7 +65,7 @@ func (s *scan) nhs(i int) {
 	case known:
 		s.add(UKNHS, i, f.ends[9], 0.98, "nhs/mod11+context")
 	case f.grouped(10, 3, 3) && f.seps[3] == ' ':
-		s.add(UKNHS, i, f.ends[9], 0.6, "nhs/mod11")
+		s.add(UKNHS, i, f.ends[9], 0.7, "nhs/mod11")
 	}
 }
 

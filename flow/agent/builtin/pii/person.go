@@ -9,6 +9,9 @@ import (
 // titles stand before names. Those with a full stop are written with or without.
 const titles = " mr mrs ms miss mx dr prof professor doctor sir dame herr herrn frau hr fr mme mlle monsieur madame señor señora sr sra signor signora dott med "
 
+// maxTitles is how many titles after the first are read as one person's; it also bounds the work at each word.
+const maxTitles = 6
+
 // labels stand on forms before a name, and a colon.
 const labels = "|name|full name|patient|patient name|patientin|employee|employee name|mitarbeiter|mitarbeiterin|vorname|nachname|" +
 	"first name|last name|surname|given name|contact|contact person|ansprechpartner|ansprechpartnerin|attn|from|to|cc|von|an|" +
@@ -19,7 +22,7 @@ const labels = "|name|full name|patient|patient name|patientin|employee|employee
 const greetings = "|dear|liebe|lieber|hello|hallo|hi|"
 
 // particles stand inside names.
-const particles = " von van de der den zu zur du di da del della la le dos ter ten bin al "
+const particles = " von und van de der den zu zur du di da del della la le dos ter ten bin al "
 
 // common are capitalised words that follow titles, labels and greetings and are no names.
 const common = " sir madam customer customers team all colleague colleagues everyone both client clients shareholder shareholders " +
@@ -85,11 +88,7 @@ func (s *scan) name(at int) (end, words int) {
 	for words < 4 {
 		next := s.nameWord(at)
 		if next == 0 {
-			p := s.particle(at)
-			if p == 0 || words == 0 && s.nameWord(p) == 0 {
-				return end, words
-			}
-			at = p
+			at = s.particles(at)
 			if next = s.nameWord(at); next == 0 {
 				return end, words
 			}
@@ -107,13 +106,17 @@ func (s *scan) name(at int) (end, words int) {
 	return end, words
 }
 
-// particle returns where the word after a particle begins, 0 if there is no particle at at.
-func (s *scan) particle(at int) int {
-	sp := strings.IndexByte(s.text[at:min(len(s.text), at+8)], ' ')
-	if sp < 1 || !listed(particles, s.text[at:at+sp]) || s.text[at] < 'a' {
-		return 0
+// particles returns where the word after the particles at at begins: at itself if there are none. Three follow each
+// other at most, as in "von und zu der".
+func (s *scan) particles(at int) int {
+	for range 3 {
+		sp := strings.IndexByte(s.text[at:min(len(s.text), at+8)], ' ')
+		if sp < 1 || !listed(particles, s.text[at:at+sp]) || s.text[at] < 'a' || at+sp+1 >= len(s.text) {
+			break
+		}
+		at += sp + 1
 	}
-	return at + sp + 1
+	return at
 }
 
 // person finds names that begin after the word at i, a title or a greeting; or at i itself, if the word there is a given
@@ -132,7 +135,11 @@ func (s *scan) person(i int) {
 			return
 		}
 		at := s.skip(end, ". ")
-		for next := s.nameWord(at); next > 0 && listed(titles, strings.TrimRight(s.text[at:next], ".")); next = s.nameWord(at) {
+		for range maxTitles {
+			next := s.nameWord(at)
+			if next == 0 || !listed(titles, strings.TrimRight(s.text[at:next], ".")) {
+				break
+			}
 			at = s.skip(next, ". ")
 		}
 		for faculty := range strings.SplitSeq("med. |dent. |jur. |phil. |rer. |nat. |pol. |h.c. ", "|") {

@@ -173,22 +173,26 @@ const reach = 64
 func (s *scan) context(i int, words string) bool { return s.contextFrom(max(0, i-reach), i, words) }
 
 // contextFrom is context for the words between from and i.
-func (s *scan) contextFrom(from, i int, words string) bool {
+func (s *scan) contextFrom(from, i int, words string) bool { return s.nearest(from, i, words) >= 0 }
+
+// nearest returns where between from and i the last of the words begins, counted from from; -1 if none stands there.
+func (s *scan) nearest(from, i int, words string) int {
 	near := strings.ToLower(s.text[from:i])
+	last := -1
 	for w := range strings.SplitSeq(words, "|") {
-		for from := 0; ; {
-			at := strings.Index(near[from:], w)
+		for end := len(near); ; {
+			at := strings.LastIndex(near[:end], w)
 			if at < 0 {
 				break
 			}
-			at += from
 			if at == 0 || !letter(near[at-1]) {
-				return true
+				last = max(last, at)
+				break
 			}
-			from = at + 1
+			end = at + len(w) - 1
 		}
 	}
-	return false
+	return last
 }
 
 // number tries everything that begins with a digit.

@@ -342,7 +342,7 @@ func FuzzFind(f *testing.F) {
 // TestLinear feeds texts made to be slow: were any recognizer quadratic, this would not end.
 func TestLinear(t *testing.T) {
 	for _, piece := range []string{"@", "a@", "a.", "1", "1 ", "1.", "+", "(", ":", "::", "a:", "A", "Aa ", "Dr. ", "Mr ", "van ", "Dear ", "ß", "DE89", "born ", "\n", "sincerely\n", "Name:", "12.", "4111 "} {
-		Find(strings.Repeat(piece, (2<<20)/len(piece)))
+		Find(strings.Repeat(piece, (512<<10)/len(piece)))
 	}
 }
 
