@@ -22,11 +22,14 @@ var defaultYAML []byte
 // DefaultYAML returns the policy.yaml that a new node gets.
 func DefaultYAML() []byte { return slices.Clone(defaultYAML) }
 
-// Limits of conditions: nodes of one, and memory units that evaluating it may take.
+// Limits of conditions, so that a mistake in one cannot keep decisions waiting: bytes and nodes of one, predicates within
+// each other, and memory units that evaluating it may take.
 const (
-	maxRules  = 1000
-	maxNodes  = 500
-	maxMemory = 100_000
+	maxRules      = 1000
+	maxCondition  = 8 << 10 // the parser recurses at every bracket
+	maxNodes      = 500
+	maxPredicates = 2 // each level multiplies the cost by the length of a list
+	maxMemory     = 10_000
 )
 
 // A LocalPolicy is the node's own policy.yaml.
@@ -79,7 +82,7 @@ var ruleNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // ParseLocal reads a policy.yaml and compiles its conditions; file is its name for errors.
 func ParseLocal(file string, data []byte) (*LocalPolicy, error) {
-	p := &LocalPolicy{byAction: map[string][]*LocalRule{}, machines: &sync.Pool{New: func() any { return &vm.VM{MemoryBudget: maxMemory} }}}
+	p := &LocalPolicy{byAction: map[string][]*LocalRule{}, machines: newMachines()}
 	if err := strictyaml.Decode(file, data, p); err != nil {
 		return nil, err
 	}
@@ -114,17 +117,42 @@ func ParseLocal(file string, data []byte) (*LocalPolicy, error) {
 	return p, nil
 }
 
+func newMachines() *sync.Pool {
+	return &sync.Pool{New: func() any { return &vm.VM{MemoryBudget: maxMemory} }}
+}
+
 // compile compiles the condition and returns the action that it is certain to ask for, if any.
 func (r *LocalRule) compile() (action string, err error) {
+	if len(r.When) > maxCondition {
+		return "", fmt.Errorf("%d bytes; at most %d, make several rules of it", len(r.When), maxCondition)
+	}
 	r.program, err = expr.Compile(r.When, expr.Env(facts{}), expr.AsBool(), expr.MaxNodes(maxNodes))
 	if err != nil {
 		return "", err
+	}
+	if n := loops(r.program); n > maxPredicates {
+		return "", fmt.Errorf("predicates stand within each other %d deep; at most %d", n, maxPredicates)
 	}
 	action = soughtAction(r.program.Node())
 	if action != "" && !slices.Contains(actions, action) {
 		return "", fmt.Errorf("action %q is not one of %s", action, strings.Join(actions, ", "))
 	}
 	return action, nil
+}
+
+// loops returns how deep a program's loops, one for each predicate, stand within each other.
+func loops(p *vm.Program) (deepest int) {
+	depth := 0
+	for _, op := range p.Bytecode {
+		switch op {
+		case vm.OpBegin:
+			depth++
+			deepest = max(deepest, depth)
+		case vm.OpEnd:
+			depth--
+		}
+	}
+	return deepest
 }
 
 // soughtAction finds action == "…" among the terms that a condition joins with and.
