@@ -123,14 +123,14 @@ func sniff(data []byte, claim string) (string, error) {
 func sniffZip(data []byte) (string, error) {
 	// Embedded archives have entries of their own; a directory that would fill memory is not opened.
 	if n := bytes.Count(data, []byte("PK\x01\x02")); n > 4*MaxZipEntries {
-		return "", refuse(Bomb, "holds %d parts, the limit is %d", n, MaxZipEntries)
+		return "", refuse(Bomb, "holds %d parts, the limit is %d; save it again from a word processor, or as PDF", n, MaxZipEntries)
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		return "", &Error{Damaged, "is a truncated or damaged DOCX or ZIP; export it again", err}
 	}
 	if len(z.File) > MaxZipEntries {
-		return "", refuse(Bomb, "holds %d parts, the limit is %d", len(z.File), MaxZipEntries)
+		return "", refuse(Bomb, "holds %d parts, the limit is %d; save it again from a word processor, or as PDF", len(z.File), MaxZipEntries)
 	}
 	has := func(name string) bool {
 		return slices.ContainsFunc(z.File, func(f *zip.File) bool { return f.Name == name })

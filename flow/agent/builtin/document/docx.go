@@ -77,11 +77,11 @@ func (b *bounded) Read(p []byte) (int, error) {
 	b.total.left -= int64(n)
 	switch {
 	case b.total.left < 0:
-		return 0, refuse(Bomb, "decompresses to more than %d MiB; it is not a plain document", MaxUnzipped>>20)
+		return 0, refuse(Bomb, "decompresses to more than %d MiB; save it again from a word processor, or as PDF", MaxUnzipped>>20)
 	case b.out > ratioFrom && b.out/MaxRatio > b.packed:
-		return 0, refuse(Bomb, "decompresses more than %d-fold; it is not a plain document", MaxRatio)
+		return 0, refuse(Bomb, "decompresses more than %d-fold; save it again from a word processor, or as PDF", MaxRatio)
 	case b.token > MaxToken: // the decoder keeps a tag and its attributes in memory
-		return 0, refuse(Bomb, "has a tag or run of more than %d MiB; it is not a plain document", MaxToken>>20)
+		return 0, refuse(Bomb, "has a tag or run of more than %d MiB; save it again from a word processor, or as PDF", MaxToken>>20)
 	}
 	return n, err
 }
@@ -123,7 +123,7 @@ func wordText(in *bounded, out *strings.Builder) error {
 		switch tok := tok.(type) {
 		case xml.StartElement:
 			if depth++; depth > MaxXMLDepth {
-				return refuse(Bomb, "nests deeper than %d elements; it is not a plain document", MaxXMLDepth)
+				return refuse(Bomb, "nests deeper than %d elements; save it again from a word processor, or as PDF", MaxXMLDepth)
 			}
 			// A fallback repeats in old markup what its AlternateContent already said.
 			if skip == 0 && tok.Name.Local == "Fallback" {

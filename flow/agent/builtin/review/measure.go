@@ -1,6 +1,7 @@
 package review
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,24 +11,26 @@ func unsigned(d *reading) bool {
 	return !anyOf(d.lower, "signed", "signature", "signatory", "executed by", "in witness whereof", "unterschrift", "unterzeichn", "gezeichnet", "gez.", "____", "/s/")
 }
 
+const months = "january february march april may june july august september october november december januar februar märz mai juni juli oktober dezember"
+
 // undated reports that there is no date: three numbers with separators, or a month's name beside a year.
 func undated(d *reading) bool {
-	if anyOf(d.text(), "<DATE") {
+	if strings.Contains(d.Text, "<DATE") {
 		return false
 	}
-	for i := 0; i+7 < len(d.lower); i++ {
+	for i := range len(d.lower) {
 		if digit(d.lower[i]) && (i == 0 || !digit(d.lower[i-1])) && date(d.lower[i:]) {
 			return false
 		}
 	}
-	for w := range strings.FieldsSeq("january february march april may june july august september october november december januar februar märz mai juni juli oktober dezember") {
+	for m := range strings.FieldsSeq(months) {
 		for from := 0; ; {
-			at := strings.Index(d.words[from:], w+" ")
+			at := strings.Index(d.words[from:], m+" ")
 			if at < 0 {
 				break
 			}
-			from += at + len(w) + 1
-			if year(d.words[from:]) || year(strings.TrimLeft(d.words[from:min(len(d.words), from+8)], "0123456789, stndrh")) || year(after(d.words[from:])) {
+			from += at + len(m) + 1
+			if rest := d.words[from:]; year(rest) || year(afterDay(rest)) {
 				return false
 			}
 		}
@@ -35,15 +38,17 @@ func undated(d *reading) bool {
 	return true
 }
 
-func (d *reading) text() string { return d.Text }
-
-// after returns what follows a day and its comma.
-func after(s string) string {
+// afterDay returns what follows a day of the month, its ordinal ending and its comma.
+func afterDay(s string) string {
 	i := 0
 	for i < len(s) && i < 2 && digit(s[i]) {
 		i++
 	}
-	return strings.TrimLeft(s[i:min(len(s), i+8)], ", ")
+	s = s[i:]
+	for _, ending := range []string{"st", "nd", "rd", "th"} {
+		s = strings.TrimPrefix(s, ending)
+	}
+	return strings.TrimLeft(s[:min(len(s), 8)], "., ")
 }
 
 func year(s string) bool {
@@ -142,46 +147,42 @@ func (d *reading) largest() float64 {
 		for end < len(s) && (digit(s[end]) || end+1 < len(s) && strings.IndexByte(".,'", s[end]) >= 0 && digit(s[end+1])) {
 			end++
 		}
-		if money(s[max(0, i-8):i], s[end:min(len(s), end+20)]) {
-			most = max(most, amount(s[i:end])*scale(s[end:min(len(s), end+12)]))
+		scale, after := scaled(s[end:min(len(s), end+24)])
+		if endsInCurrency(s[max(0, i-8):i]) || beginsWithCurrency(after) {
+			most = max(most, amount(s[i:end])*scale)
 		}
 		i = end
 	}
 	return most
 }
 
-func money(before, after string) bool {
-	before = strings.TrimRight(before, " ")
-	after = strings.TrimLeft(after, " ")
-	for _, c := range []string{"€", "$", "£", "eur", "usd", "gbp", "chf", "euro", "dollars"} {
-		if strings.HasSuffix(before, c) || strings.HasPrefix(after, c) {
-			return true
+// scales are what may stand between a number and its currency, the longer of two with the same beginning first.
+var scales = []struct {
+	name  string
+	times float64
+}{{"thousand", 1e3}, {"tausend", 1e3}, {"millionen", 1e6}, {"million", 1e6}, {"mio.", 1e6}, {"mio", 1e6}, {"milliarden", 1e9}, {"milliarde", 1e9},
+	{"mrd.", 1e9}, {"mrd", 1e9}, {"billion", 1e9}, {"bn", 1e9}, {"m", 1e6}, {"k", 1e3}}
+
+// scaled reads the word for thousands, millions or billions that s, what follows a number, may begin with.
+func scaled(s string) (times float64, after string) {
+	s = strings.TrimLeft(s, " ")
+	for _, x := range scales {
+		if rest, ok := strings.CutPrefix(s, x.name); ok && (rest == "" || !letter(rest[0]) || beginsWithCurrency(rest)) {
+			return x.times, strings.TrimLeft(rest, " ")
 		}
 	}
-	for _, m := range []string{"million", "mio.", "mio", "m", "bn", "thousand"} {
-		if rest, ok := strings.CutPrefix(after, m); ok {
-			rest = strings.TrimLeft(strings.TrimLeft(rest, "enr"), " ")
-			for _, c := range []string{"€", "$", "£", "eur", "usd", "gbp", "chf", "dollars"} {
-				if strings.HasPrefix(rest, c) {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	return 1, s
 }
 
-func scale(after string) float64 {
-	after = strings.TrimLeft(after, " ")
-	switch {
-	case strings.HasPrefix(after, "million"), strings.HasPrefix(after, "mio"):
-		return 1e6
-	case strings.HasPrefix(after, "billion"), strings.HasPrefix(after, "milliarde"), strings.HasPrefix(after, "mrd"):
-		return 1e9
-	case strings.HasPrefix(after, "thousand"), strings.HasPrefix(after, "tausend"):
-		return 1e3
-	}
-	return 1
+var currencies = []string{"€", "$", "£", "eur", "usd", "gbp", "chf", "euro", "dollars"}
+
+func endsInCurrency(s string) bool {
+	s = strings.TrimRight(s, " ")
+	return slices.ContainsFunc(currencies, func(c string) bool { return strings.HasSuffix(s, c) })
+}
+
+func beginsWithCurrency(s string) bool {
+	return slices.ContainsFunc(currencies, func(c string) bool { return strings.HasPrefix(s, c) })
 }
 
 // amount reads 1,250,000.00 as 1.250.000,00: one or two digits after the last separator are decimals.

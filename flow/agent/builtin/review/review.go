@@ -87,7 +87,7 @@ func (d *reading) says(phrases string) bool {
 				break
 			}
 			at += from
-			if boundary(d.words, at, p) && !denied(d.words[max(0, at-24):at]) {
+			if boundary(d.words, at, p) && !denied(d.before(at)) {
 				return true
 			}
 			from = at + len(p)
@@ -106,7 +106,16 @@ func boundary(s string, at int, phrase string) bool {
 
 func letter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 0x80 }
 
-// denied reports whether words of negation stand in the few words before.
+// before returns the few whole words before at.
+func (d *reading) before(at int) string {
+	from := max(0, at-24)
+	for from > 0 && from < at && d.words[from-1] != ' ' {
+		from++
+	}
+	return d.words[from:at]
+}
+
+// denied reports whether a word of negation stands in the few words before, in the same sentence.
 func denied(before string) bool {
 	if i := strings.LastIndexAny(before, ".;:"); i >= 0 {
 		before = before[i+1:]

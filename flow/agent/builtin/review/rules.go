@@ -148,10 +148,11 @@ func anyOf(s string, parts ...string) bool {
 	return false
 }
 
+// sum adds up counts; another organisation may have made them up.
 func sum(counts map[string]int) int {
 	n := 0
 	for _, c := range counts {
-		n += max(c, 0)
+		n += min(max(c, 0), 1<<32)
 	}
 	return n
 }
