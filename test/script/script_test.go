@@ -208,7 +208,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: await TEXT COMMAND...")
 	}
-	for limit := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // the command itself takes as long
 		err := ts.Exec(args[1], args[2:]...)
 		out := ts.ReadFile("stdout")
 		if err == nil && strings.Contains(out, args[0]) {
@@ -287,7 +287,7 @@ func truncate(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(data[:n]), 0o600))
 }
 
-// bomb FILE: writes a DOCX of some hundred KiB that unpacks to 512 MiB.
+// bomb FILE: writes a DOCX of some dozen KiB that unpacks to 64 MiB.
 func bomb(ts *testscript.TestScript, neg bool, args []string) {
 	f, err := os.Create(ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -299,7 +299,7 @@ func bomb(ts *testscript.TestScript, neg bool, args []string) {
 	w, err = z.Create("word/document.xml")
 	ts.Check(err)
 	block := []byte(strings.Repeat("<w:p/>", 1<<17))
-	for range 512 << 20 / len(block) {
+	for range 64 << 20 / len(block) {
 		_, err = w.Write(block)
 		ts.Check(err)
 	}

@@ -21,6 +21,7 @@ var stepWords = map[string]string{"document-uploader": "upload", "document-class
 // printRun prints one document's line. What a step found is asked of the organisation that ran it: the initiator isn't
 // told.
 func (d *demo) printRun(ctx context.Context, run *flow.Run, width int) error {
+	doc := demoDocument{Name: run.Label, Run: run.ID, State: run.State, Steps: []demoStep{}}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-*s", width, clean(run.Label))
 	for _, s := range run.Steps {
@@ -35,9 +36,15 @@ func (d *demo) printRun(ctx context.Context, run *flow.Run, width int) error {
 		if err != nil {
 			return err
 		}
+		step := demoStep{ID: s.ID, Organization: s.Organization, Agent: s.Agent, State: s.State, Headline: headline, Automatic: s.Automatic}
 		mark := d.paint.good("✓")
 		if s.State != flow.StateCompleted {
-			mark = d.paint.bad("✗ " + string(s.State) + ": " + clean(s.Error.Error()))
+			reason := string(s.State)
+			if s.Error != nil {
+				step.Error = s.Error.Error()
+				reason += ": " + clean(step.Error)
+			}
+			mark = d.paint.bad("✗ " + reason)
 		}
 		fmt.Fprintf(&b, "  %s@%s", word, strings.TrimPrefix(string(s.Organization), "org-"))
 		if headline != "" {
@@ -51,8 +58,10 @@ func (d *demo) printRun(ctx context.Context, run *flow.Run, width int) error {
 			}
 			b.WriteString(d.paint.dim(how))
 		}
+		doc.Steps = append(doc.Steps, step)
 	}
-	fmt.Fprintln(d.out, b.String())
+	d.result.Documents = append(d.result.Documents, doc)
+	fmt.Fprintln(d.text, b.String())
 	return nil
 }
 
@@ -79,25 +88,27 @@ func (d *demo) headline(ctx context.Context, run flow.RunID, s flow.StepRun) (st
 
 // report prints what was withheld and a table of what each organisation saw, by its own account.
 func (d *demo) report(ctx context.Context, runs []*flow.Run) error {
-	withheld := map[string]int{}
-	var order []string
+	d.result.Withheld = []withheld{}
 	for _, r := range runs {
 		for _, s := range r.Steps {
 			for _, w := range s.Withheld {
-				line := fmt.Sprintf("withheld %s %s → %s: %s", w.Type, w.From, w.To, w.Reason)
-				if withheld[line]++; withheld[line] == 1 {
-					order = append(order, line)
+				i := slices.IndexFunc(d.result.Withheld, func(x withheld) bool { return x.Withheld == w })
+				if i < 0 {
+					i = len(d.result.Withheld)
+					d.result.Withheld = append(d.result.Withheld, withheld{Withheld: w})
 				}
+				d.result.Withheld[i].Times++
 			}
 		}
 	}
-	for _, line := range order {
+	for _, w := range d.result.Withheld {
 		times := ""
-		if n := withheld[line]; n > 1 {
-			times = d.paint.dim(fmt.Sprintf(" (%d×)", n))
+		if w.Times > 1 {
+			times = d.paint.dim(fmt.Sprintf(" (%d×)", w.Times))
 		}
-		fmt.Fprintf(d.out, "%s %s%s\n", d.paint.warn("✗"), line, times)
+		fmt.Fprintf(d.text, "%s withheld %s %s → %s: %s%s\n", d.paint.warn("✗"), w.Type, w.From, w.To, w.Reason, times)
 	}
+	d.result.Saw = map[transport.OrgID]map[string]string{}
 	types := []string{"document", "classification", "pii-findings", "review-result"}
 	lines := [][]string{append([]string{"        "}, types...)}
 	for _, o := range d.orgs {
@@ -106,12 +117,15 @@ func (d *demo) report(ctx context.Context, runs []*flow.Run) error {
 			return err
 		}
 		row := []string{string(o.id)}
+		d.result.Saw[o.id] = map[string]string{}
 		for _, t := range types {
-			row = append(row, saw(o.id, holdings, t))
+			word := saw(o.id, holdings, t)
+			d.result.Saw[o.id][t] = word
+			row = append(row, word)
 		}
 		lines = append(lines, row)
 	}
-	rows(d.out, lines)
+	rows(d.text, lines)
 	return nil
 }
 
@@ -147,23 +161,25 @@ func saw(org transport.OrgID, holdings []flow.Holding, t string) string {
 // genesis, the own log entry by entry, each receipt, and then the logs against each other's receipts.
 func (d *demo) verify(ctx context.Context, dir string) error {
 	var archives []*node.Archived
-	receipts := 0
+	d.result.Unproven = []string{}
+	unproven := func(err error) {
+		d.result.Unproven = append(d.result.Unproven, err.Error())
+		fmt.Fprintf(d.text, "%s %v\n", d.paint.bad("✗"), err)
+	}
 	for _, o := range d.orgs {
-		ar, report, err := o.audit(ctx, filepath.Join(dir, string(o.id)), d.federation)
+		ar, report, err := o.audit(ctx, filepath.Join(dir, string(o.id)), d.result.FederationID)
 		if err != nil {
-			d.failed++
-			fmt.Fprintf(d.out, "%s %s: %v\n", d.paint.bad("✗"), o.id, err)
+			unproven(fmt.Errorf("%s: %w", o.id, err))
 			continue
 		}
-		receipts += report.Receipts
+		d.result.Receipts += report.Receipts
 		archives = append(archives, ar)
 	}
 	if err := node.CrossCheck(archives); err != nil {
-		d.failed++
-		fmt.Fprintf(d.out, "%s %v\n", d.paint.bad("✗"), err)
+		unproven(err)
 	}
-	if d.failed == 0 {
-		fmt.Fprintf(d.out, "%s %d receipts verified in %d logs%s\n", d.paint.good("✓"), receipts, len(archives), d.elapsed(6))
+	if d.result.Logs = len(archives); len(d.result.Unproven) == 0 {
+		fmt.Fprintf(d.text, "%s %d receipts verified in %d logs%s\n", d.paint.good("✓"), d.result.Receipts, d.result.Logs, d.elapsed(6))
 	}
 	return nil
 }

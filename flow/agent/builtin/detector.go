@@ -42,7 +42,11 @@ func detect(ctx context.Context, in Input) (*Output, error) {
 	redacted := Artifact{Type: Document, Name: name, MediaType: mediaType, Data: []byte(pii.Redact(doc.Text, found))}
 	headline := "no personal data"
 	if len(found) > 0 {
-		headline = fmt.Sprintf("%d found, %d types", len(found), len(counts))
+		types := "types"
+		if len(counts) == 1 {
+			types = "type"
+		}
+		headline = fmt.Sprintf("%d found, %d %s", len(found), len(counts), types)
 	}
 	return &Output{Artifacts: []Artifact{findings, redacted}, Headline: headline}, nil
 }
