@@ -6,8 +6,6 @@ import (
 	"math/bits"
 	"sync"
 	"testing"
-
-	"fednode/compute/he/ring"
 )
 
 // words is a deterministic stream of test words (SplitMix64).
@@ -35,7 +33,7 @@ func (w *words) values(n int, t uint64) []int64 {
 	return out
 }
 
-// A bench is what tests of one set share; keys cost most of their time.
+// A world is what tests of one set share; keys cost most of their time.
 type world struct {
 	p    *Parameters
 	sk   *SecretKey
@@ -81,15 +79,23 @@ func wantError(t testing.TB, err, want error) {
 	}
 }
 
-// modulo returns x mod t in [-t/2, t/2] for a product of two words.
+// mulMod returns a·b mod t in [-t/2, t/2].
 func mulMod(a, b int64, t uint64) int64 {
-	m, _ := ring.NewModulus(t)
-	return centre(m.Mul(m.ReduceSigned(a), m.ReduceSigned(b)), t)
+	hi, lo := bits.Mul64(residue(a, t), residue(b, t))
+	_, r := bits.Div64(hi, lo, t)
+	return centre(r, t)
 }
 
 func addMod(a, b int64, t uint64) int64 {
-	m, _ := ring.NewModulus(t)
-	return centre(m.ReduceSigned(a+b), t)
+	return centre(residue(a+b, t), t)
+}
+
+func residue(x int64, t uint64) uint64 {
+	r := x % int64(t)
+	if r < 0 {
+		r += int64(t)
+	}
+	return uint64(r)
 }
 
 func centre(x, t uint64) int64 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"math/bits"
+	"strings"
 
 	"fednode/compute/he/ring"
 )
@@ -56,8 +57,23 @@ func NewInt(x int64) Int { return Int{x >> 63, uint64(x)} }
 
 // String returns x in decimal.
 func (x Int) String() string {
-	b := new(big.Int).Lsh(big.NewInt(x.Hi), 64)
-	return b.Add(b, word(x.Lo)).String()
+	sign := uint64(x.Hi >> 63)
+	lo, carry := bits.Add64(x.Lo^sign, sign&1, 0)
+	hi := (uint64(x.Hi) ^ sign) + carry
+	const digits = 1e19 // the largest power of ten in a word
+	top, hi := hi/digits, hi%digits
+	middle, low := bits.Div64(hi, lo, digits)
+	text := fmt.Sprintf("%d%019d", middle, low)
+	if top > 0 {
+		text = fmt.Sprintf("%d%019d%019d", top, middle, low)
+	}
+	if text = strings.TrimLeft(text, "0"); text == "" {
+		text = "0"
+	}
+	if sign != 0 {
+		text = "-" + text
+	}
+	return text
 }
 
 // mod returns x mod m in constant time.
