@@ -81,7 +81,13 @@ type Holding struct {
 	At        string          `json:"at"`
 }
 
-func (h Holding) key() string { return string(h.Run) + "/" + h.Artifact.ID }
+func (h Holding) key() string { return holdingKey(h.Run, h.Agreement, h.Artifact.ID) }
+
+// holdingKey has the agreement in it because runs and artifacts are named by initiators: one who takes the names of
+// another's run must not come upon what is held for that.
+func holdingKey(run RunID, agreement, artifact string) string {
+	return string(run) + "/" + agreement + "/" + artifact
+}
 
 // content is an artifact's bytes with what only an entitled holder may know of it.
 type content struct {
@@ -141,8 +147,11 @@ func (a *artifacts) holdInMemory(key string, c *content) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.mem[key]; ok {
-		return nil
+	if held, ok := a.mem[key]; ok {
+		if bytes.Equal(held.data, c.data) {
+			return nil
+		}
+		return errors.New("another artifact is held under the same id")
 	}
 	if a.used+int64(len(c.data)) > a.limit {
 		return fmt.Errorf("no-storage data over the node's memory limit of %d MiB; finish or cancel runs, or raise limits.memory", a.limit>>20)
@@ -309,17 +318,15 @@ func (e *Engine) Holdings(run RunID) (out []Holding, err error) {
 // Artifact returns the bytes of an artifact held here, with its record and its name, for this organisation's own
 // operator.
 func (e *Engine) Artifact(run RunID, id string) (h Holding, name string, data []byte, err error) {
-	var ok bool
-	err = e.c.DB.View(func(tx *store.Tx) error {
-		h, ok, err = get[Holding](tx, bucketHoldings, string(run)+"/"+id)
-		return err
-	})
+	all, err := e.Holdings(run)
 	if err != nil {
 		return h, "", nil, err
 	}
-	if !ok {
+	i := slices.IndexFunc(all, func(h Holding) bool { return h.Artifact.ID == id })
+	if i < 0 {
 		return h, "", nil, fmt.Errorf("artifact %s of run %s: %w", id, run, ErrNotFound)
 	}
+	h = all[i]
 	c, err := e.artifacts.get(h)
 	if err != nil {
 		return h, "", nil, fmt.Errorf("artifact %s of run %s: %w", id, run, err)

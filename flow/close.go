@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,12 +88,11 @@ func (e *Engine) handleRunClosed(ctx context.Context, r *transport.Request) erro
 	return err
 }
 
-// markReleased notes in the journal that a run's in-memory artifacts are gone: those held under agreement or, with
-// agreement empty, all.
+// markReleased notes in the journal that the in-memory artifacts of a run under agreement are gone.
 func (e *Engine) markReleased(tx *store.Tx, run RunID, agreement string) (keys []string, err error) {
 	var held []Holding
-	err = each(tx, bucketHoldings, string(run)+"/", func(k string, h Holding) error {
-		if h.Where == InMemory && (agreement == "" || h.Agreement == agreement) {
+	err = each(tx, bucketHoldings, holdingKey(run, agreement, ""), func(k string, h Holding) error {
+		if h.Where == InMemory {
 			held, keys = append(held, h), append(keys, k)
 		}
 		return nil
@@ -111,7 +109,7 @@ func (e *Engine) markReleased(tx *store.Tx, run RunID, agreement string) (keys [
 	return keys, nil
 }
 
-// releaseRun forgets what this organisation holds in memory for a run under agreement, or under any if empty.
+// releaseRun forgets what this organisation holds in memory for a run under agreement.
 func (e *Engine) releaseRun(ctx context.Context, run RunID, agreement string) error {
 	var keys []string
 	err := e.c.DB.Update(ctx, func(tx *store.Tx) (err error) {
@@ -135,15 +133,38 @@ func (e *Engine) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for _, run := range e.artifacts.overdue(e.c.Now()) {
-			if err := e.releaseRun(ctx, run, ""); err != nil {
-				e.c.Logger.Error("overdue artifacts could not be released", "run", run, "err", err)
-			}
+		if err := e.releaseOverdue(ctx); err != nil && ctx.Err() == nil {
+			e.c.Logger.Error("overdue artifacts could not be released", "err", err)
 		}
 		if err := e.pruneAttempts(ctx); err != nil && ctx.Err() == nil {
 			e.c.Logger.Error("attempt records could not be pruned", "err", err)
 		}
 	}
+}
+
+// releaseOverdue forgets in-memory artifacts that are past their deadline, journalled or not.
+func (e *Engine) releaseOverdue(ctx context.Context) error {
+	keys := e.artifacts.overdue(e.c.Now())
+	if len(keys) == 0 {
+		return nil
+	}
+	err := e.c.DB.Update(ctx, func(tx *store.Tx) error {
+		for _, k := range keys {
+			h, ok, err := get[Holding](tx, bucketHoldings, k)
+			if err == nil && ok {
+				h.Where = Released
+				err = put(tx, bucketHoldings, k, h)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		e.artifacts.release(keys)
+	}
+	return err
 }
 
 func (e *Engine) pruneAttempts(ctx context.Context) error {
@@ -190,15 +211,14 @@ func (a *artifacts) removeOrphans(held []string) error {
 	return nil
 }
 
-// overdue returns the runs whose in-memory artifacts are past their deadline.
-func (a *artifacts) overdue(now time.Time) (runs []RunID) {
+// overdue returns the keys of in-memory artifacts that are past their deadline.
+func (a *artifacts) overdue(now time.Time) (keys []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for k, c := range a.mem {
-		run, _, _ := strings.Cut(k, "/")
-		if now.After(c.until) && !slices.Contains(runs, RunID(run)) {
-			runs = append(runs, RunID(run))
+		if now.After(c.until) {
+			keys = append(keys, k)
 		}
 	}
-	return runs
+	return keys
 }

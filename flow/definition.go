@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"fednode/store/jcs"
 	"fednode/store/strictyaml"
@@ -22,6 +24,7 @@ const (
 	maxSteps        = 256
 	maxParticipants = 64
 	maxStepTimeout  = 30 * 24 * time.Hour
+	maxText         = 512 // bytes of a purpose, endpoint or certificate
 )
 
 // Restrictions that a data_sharing rule may put on what it lets pass (ARCHITECTURE §5).
@@ -88,7 +91,10 @@ type Audit struct {
 	RetentionPeriod strictyaml.Duration `yaml:"retention_period" json:"retention_period,omitempty"`
 }
 
-var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+var (
+	nameRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	versionRE = regexp.MustCompile(`^[A-Za-z0-9._+-]{1,64}$`)
+)
 
 // ParseDefinition reads a workflow definition in YAML; file is its name for errors.
 func ParseDefinition(file string, data []byte) (*Definition, error) {
@@ -126,12 +132,21 @@ func (d *Definition) Hash() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Validate reports everything that is wrong with the definition beyond its syntax.
+// line reports whether s is a line that a terminal shows as it is: those who sign a definition read it there.
+func line(s string) bool {
+	return len(s) <= maxText && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// Validate reports everything that is wrong with the definition. It relies on nothing that reading YAML checks, for a
+// peer's definition comes as JSON.
 func (d *Definition) Validate() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if !nameRE.MatchString(d.Name) {
 		bad("name %q: use letters, digits, '.', '_' and '-', at most 128", d.Name)
+	}
+	if !versionRE.MatchString(d.Version) {
+		bad("version %q: use letters, digits, '.', '_', '+' and '-', at most 64", d.Version)
 	}
 	if d.Type != "federated" {
 		bad("type %q: only \"federated\" is known", d.Type)
@@ -146,6 +161,12 @@ func (d *Definition) Validate() error {
 			bad("participants: %s appears twice", p.ID)
 		}
 		seen[p.ID] = true
+		if !slices.Contains([]string{"initiator", "processor", "reviewer", "observer"}, p.Role) {
+			bad("participants: %s has role %q, want initiator, processor, reviewer or observer", p.ID, p.Role)
+		}
+		if !line(p.Endpoint) || !line(p.Certificate) {
+			bad("participants: endpoint or certificate of %s is longer than %d bytes or not printable", p.ID, maxText)
+		}
 		if p.Role == "initiator" {
 			initiators++
 		}
@@ -173,6 +194,9 @@ func (d *Definition) Validate() error {
 			}
 		}
 	}
+	if a := d.Governance.Audit; !slices.Contains([]string{"", "basic", "detailed", "full"}, a.Level) || a.StorageLocation != "" && a.StorageLocation != "all-participants" || a.RetentionPeriod < 0 {
+		bad("governance.audit: want level basic, detailed or full, storage_location all-participants, and a retention_period that is not negative")
+	}
 	errs = append(errs, d.validateSteps(seen)...)
 	return errors.Join(errs...)
 }
@@ -199,6 +223,9 @@ func (d *Definition) validateSteps(participants map[transport.OrgID]bool) (errs 
 		}
 		if t := time.Duration(s.Timeout); t < 0 || t > maxStepTimeout {
 			bad("workflow.steps[%d] %s: timeout %v, at most %v", i, s.ID, t, maxStepTimeout)
+		}
+		if !line(s.Purpose) {
+			bad("workflow.steps[%d] %s: purpose is longer than %d bytes or not printable", i, s.ID, maxText)
 		}
 		if s.Priority != "" && !slices.Contains([]string{"low", "normal", "high"}, s.Priority) {
 			bad("workflow.steps[%d] %s: priority %q, want low, normal or high", i, s.ID, s.Priority)

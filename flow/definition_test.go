@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,23 +62,39 @@ func TestDefinitionHashIsOfItsMeaning(t *testing.T) {
 	}
 }
 
+// TestDefinitionRefusals wants every refusal to name the file and where in it the fault is.
 func TestDefinitionRefusals(t *testing.T) {
+	long := strings.Repeat("x", 129)
 	for _, c := range []struct{ name, old, new, want string }{
-		{"two initiators", "role: processor", "role: initiator", "exactly one must have role initiator"},
-		{"unknown role", "role: processor", "role: procesor", "procesor"},
-		{"unknown key", "next: classify", "nxt: classify", "nxt"},
-		{"duplicate step", "id: review, organization", "id: classify, organization", "appears twice"},
-		{"stranger runs a step", "organization: lab", "organization: lap", "not a participant"},
-		{"stranger shares", "from: lab", "from: lap", "not a participant"},
-		{"next is no step", "next: classify", "next: clasify", "is no step"},
-		{"circle", "next: null", "next: upload", "circle"},
-		{"two heads", "next: classify", "next: null", "could be first"},
-		{"two into one", "next: classify", "next: review", "two steps lead"},
-		{"unknown restriction", "[no-storage]", "[no-copying]", "no-copying"},
-		{"timeout", "timeout: 20s", "timeout: 99y", "timeout"},
-		{"priority", "timeout: 20s", "priority: urgent", "urgent"},
-		{"shares with itself", "to: audit", "to: lab", "both"},
-		{"other type", "type: federated", "type: local", "federated"},
+		{"two initiators", "role: processor", "role: initiator", "participants: exactly one must have role initiator, found 2"},
+		{"no initiator", "role: initiator", "role: observer", "participants: exactly one must have role initiator, found 0"},
+		{"unknown role", "role: processor", "role: procesor", `in participants[1].role; did you mean "processor"?`},
+		{"a participant twice", "id: audit, role", "id: lab, role", "participants: lab appears twice"},
+		{"unknown key", "next: classify", "nxt: classify", `unknown key "nxt" in workflow.steps[0]; did you mean "next"?`},
+		{"no name", "name: claims-review", "name: ''", `name ""`},
+		{"a name with blanks", "name: claims-review", "name: claims review", `name "claims review": use letters`},
+		{"an endless name", "name: claims-review", "name: " + long, "at most 128"},
+		{"a version with an escape", "version: 1.0.0", `version: "1.0.0\e[2J"`, "version \"1.0.0\\x1b[2J\": use letters"},
+		{"other type", "type: federated", "type: local", `"local", want one of federated in type`},
+		{"duplicate step", "id: review, organization", "id: classify, organization", "workflow.steps[2]: id classify appears twice"},
+		{"a step's id with a slash", "id: review, organization", "id: re/view, organization", `workflow.steps[2]: id "re/view"`},
+		{"an agent with a path", "agent: document-reviewer", "agent: ../bin/sh", `workflow.steps[2]: id "review" and agent "../bin/sh"`},
+		{"stranger runs a step", "organization: lab", "organization: lap", "workflow.steps[1] classify: lap is not a participant"},
+		{"stranger shares", "from: lab", "from: lap", "governance.data_sharing[1]: lap is not a participant"},
+		{"next is no step", "next: classify", "next: clasify", `workflow.steps[0] upload: next "clasify" is no step`},
+		{"circle", "next: null", "next: upload", "the steps form a circle"},
+		{"a circle beside the chain", "next: classify", "next: null", "both upload and classify could be first"},
+		{"two into one", "next: classify", "next: review", "workflow.steps[1] classify: two steps lead to review"},
+		{"unknown restriction", "[no-storage]", "[no-copying]", `governance.data_sharing[1]: restriction "no-copying" is not known; use no-storage or no-extraction`},
+		{"a data type with a blank", "[document, classification]", "['the document']", `governance.data_sharing[1]: data type "the document"`},
+		{"an input's data type", "next: null", "next: null, inputs: ['a b']", `workflow.steps[2] review: data type "a b"`},
+		{"an output's data type", "next: null", "next: null, outputs: ['']", `workflow.steps[2] review: data type ""`},
+		{"timeout", "timeout: 20s", "timeout: 99y", "workflow.steps[1] classify: timeout"},
+		{"a timeout in weeks", "timeout: 20s", "timeout: 2w", "workflow.steps[1].timeout"},
+		{"priority", "timeout: 20s", "priority: urgent", "workflow.steps[1].priority"},
+		{"a purpose of two lines", "timeout: 20s", `purpose: "care\n  leaves: nothing"`, "workflow.steps[1] classify: purpose is longer than 512 bytes or not printable"},
+		{"shares with itself", "to: audit", "to: lab", "governance.data_sharing[1]: from and to are both lab"},
+		{"unknown audit level", "level: detailed", "level: everything", "governance.audit.level"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := strings.Replace(example, c.old, c.new, 1)
@@ -89,6 +106,49 @@ func TestDefinitionRefusals(t *testing.T) {
 				t.Errorf("error %v; want one that names wf.yaml and %q", err, c.want)
 			}
 		})
+	}
+	chain := "workflow:\n  steps:\n"
+	for i := range maxSteps + 1 {
+		chain += fmt.Sprintf("    - {id: s%d, organization: bank, agent: a, next: s%d}\n", i, i+1)
+	}
+	head, rest, _ := strings.Cut(example, "workflow:\n")
+	_, tail, _ := strings.Cut(rest, "governance:\n")
+	if _, err := ParseDefinition("wf.yaml", []byte(head+chain+"governance:\n"+tail)); err == nil || !strings.Contains(err.Error(), "workflow.steps: 257, want 1 to 256") {
+		t.Errorf("too many steps: %v", err)
+	}
+}
+
+// TestAPeersDefinitionIsCheckedLikeAFile has in JSON what YAML's decoder would refuse.
+func TestAPeersDefinitionIsCheckedLikeAFile(t *testing.T) {
+	good, err := parse(t, example).Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"unknown role", `"role":"processor"`, `"role":"procesor"`, `lab has role "procesor"`},
+		{"an endpoint with an escape", `"id":"audit"`, `"endpoint":"https://\u001b[2J","id":"audit"`, "endpoint or certificate of audit"},
+		{"unknown type", `"type":"federated"`, `"type":"local"`, `type "local"`},
+		{"unknown priority", `"id":"review"`, `"id":"review","priority":"urgent"`, `workflow.steps[2] review: priority "urgent"`},
+		{"a purpose that clears the screen", `"id":"review"`, `"id":"review","purpose":"\u001b[2Jcare"`, "workflow.steps[2] review: purpose"},
+		{"a purpose written backwards", `"id":"review"`, `"id":"review","purpose":"\u202eerac"`, "workflow.steps[2] review: purpose"},
+		{"a negative timeout", `"timeout":"20s"`, `"timeout":"-20s"`, ""},
+		{"unknown audit level", `"level":"detailed"`, `"level":"none"`, "governance.audit"},
+		{"other storage", `"all-participants"`, `"nowhere"`, "governance.audit"},
+		{"an unknown field", `"name":"claims-review"`, `"name":"claims-review","command":"x"`, "command"},
+		{"no steps", `"steps":[`, `"steps":[],"stepps":[`, ""},
+	} {
+		text := strings.Replace(string(good), c.old, c.new, 1)
+		if text == string(good) {
+			t.Fatalf("%s: the case changes nothing in %s", c.name, good)
+		}
+		if _, err := decodeDefinition([]byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v; want one that says %q", c.name, err, c.want)
+		}
+	}
+	for _, text := range []string{``, `null`, `{}`, `[]`, `{"name":1}`} {
+		if _, err := decodeDefinition([]byte(text)); err == nil {
+			t.Errorf("%q is a definition", text)
+		}
 	}
 }
 

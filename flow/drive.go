@@ -56,16 +56,18 @@ type driver struct {
 
 // startDriver begins or resumes driving a run.
 func (e *Engine) startDriver(id RunID) error {
-	return e.spawn(func(ctx context.Context) {
-		ctx, cancel := context.WithCancelCause(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.base == nil {
+		return errNotRunning
+	}
+	if e.drivers[id] != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(e.base)
+	e.drivers[id] = cancel // before the run is known to anybody who could cancel it
+	e.work.Go(func() {
 		defer cancel(nil)
-		e.mu.Lock()
-		if e.drivers[id] != nil {
-			e.mu.Unlock()
-			return
-		}
-		e.drivers[id] = cancel
-		e.mu.Unlock()
 		defer func() {
 			e.mu.Lock()
 			delete(e.drivers, id)
@@ -75,6 +77,7 @@ func (e *Engine) startDriver(id RunID) error {
 			e.c.Logger.Error("run interrupted; it resumes at the next start", "run", id, "err", err)
 		}
 	})
+	return nil
 }
 
 func (e *Engine) drive(ctx context.Context, id RunID) error {
@@ -287,6 +290,7 @@ func (d *driver) local(ctx context.Context, s *StepRun, def Step, extra func(*st
 	}}
 	out := d.e.execute(ctx, t)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		d.e.dropAll(out.holdings)
 		return nil, cause
 	}
 	d.run.State = StateRunning
@@ -408,7 +412,7 @@ func (d *driver) governance(def Step, s *StepRun) transport.Governance {
 
 func (d *driver) parseResult(payload []byte) *stepResult {
 	res := new(stepResult)
-	if err := jcs.Unmarshal(payload, res); err != nil || res.Status != "completed" && res.Error == nil {
+	if err := jcs.Unmarshal(payload, res); err != nil || res.Status != "completed" && (res.Error == nil || !res.Error.tame()) {
 		return &stepResult{Status: "failed", Error: &StepError{Code: "malformed", Text: "the executor's result cannot be read"}}
 	}
 	return res
@@ -485,15 +489,16 @@ func (d *driver) adopt(s *StepRun, outputs []ArtifactRef) *StepError {
 		if o.Origin != derivedOrigin(s.Organization, origins) || len(union(restrictions, o.Restrictions)) != len(o.Restrictions) {
 			return &StepError{Code: "malformed", Text: fmt.Sprintf("%s returned a %q without the origin or the restrictions of its inputs", s.Organization, o.Type)}
 		}
+		version := 0
 		for _, a := range d.run.Artifacts {
 			if a.ID == o.ID {
 				return &StepError{Code: "malformed", Text: fmt.Sprintf("%s returned an output under an id that is taken", s.Organization)}
 			}
 			if a.Type == o.Type {
-				o.Version = max(o.Version, a.Version)
+				version = max(version, a.Version)
 			}
 		}
-		o.Version++
+		o.Version = version + 1
 		o.MadeBy, o.Holders = s.ID, []transport.OrgID{s.Organization}
 		d.run.Artifacts = append(d.run.Artifacts, o)
 		s.Outputs = append(s.Outputs, o.ID)

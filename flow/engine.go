@@ -183,12 +183,14 @@ func (e *Engine) recover(ctx context.Context) error {
 	})
 }
 
+var errNotRunning = errors.New("the node is starting or stopping; try again")
+
 // spawn runs fn on the engine's own context, so that it outlives the request that asked for it.
 func (e *Engine) spawn(fn func(ctx context.Context)) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.base == nil {
-		return errors.New("the node is starting or stopping; try again")
+		return errNotRunning
 	}
 	ctx := e.base
 	e.work.Go(func() { fn(ctx) })

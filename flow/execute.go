@@ -249,10 +249,24 @@ func (e *Engine) fly(ctx context.Context, f *flight) {
 }
 
 // land makes the result known to the deliveries that wait. The first of them journals it together with its signed
-// reply, in one transaction; if none waits, it is journalled here.
+// reply, in one transaction; if none waits, it is journalled here. Of an attempt that was closed meanwhile it is logged
+// that it ran, and nothing is kept.
 func (e *Engine) land(ctx context.Context, f *flight) error {
 	close(f.done)
-	err := e.c.DB.Update(ctx, func(tx *store.Tx) error { return e.keepAttempt(tx, f) })
+	late := false
+	err := e.c.DB.Update(ctx, func(tx *store.Tx) error {
+		rec, _, err := get[attempt](tx, bucketAttempts, f.task.key.String())
+		if err != nil {
+			return err
+		}
+		if late = rec.State == attemptClosed; !late {
+			return e.keepAttempt(tx, f)
+		}
+		return e.recordExecuted(tx, f.task, f.out, "closed")
+	})
+	if late {
+		e.dropAll(f.out.holdings)
+	}
 	e.mu.Lock()
 	delete(e.flights, f.task.key)
 	e.mu.Unlock()
@@ -434,6 +448,10 @@ func (e *Engine) keepOutcome(tx *store.Tx, t *task, out *outcome) error {
 	if out.result.Error != nil {
 		result = out.result.Error.Code
 	}
+	return e.recordExecuted(tx, t, out, result)
+}
+
+func (e *Engine) recordExecuted(tx *store.Tx, t *task, out *outcome, result string) error {
 	entry := ledger.Entry{Type: "step-executed", Category: ledger.PolicyEnforcement, PolicyID: "agreement:" + t.agreement.Hash,
 		Resource: t.step.Agent, Action: "step.execute", Result: result, Reference: t.reference()}
 	if out.commitment != nil {

@@ -54,11 +54,11 @@ func (e *Engine) gather(ctx context.Context, t *task) (inputs []gathered, held [
 
 // bring returns one input: from this organisation's own store, or straight from its holder.
 func (e *Engine) bring(ctx context.Context, t *task, ref inputRef) (gathered, *Holding, *StepError) {
-	h, ok, err := e.holding(t.key.Run, ref.ID)
+	h, ok, err := e.holding(t.key.Run, t.agreement.Hash, ref.ID)
 	if err != nil {
 		return gathered{}, nil, &StepError{Code: "internal", Text: err.Error()}
 	}
-	if ok && h.Agreement == t.agreement.Hash && h.Artifact.Commitment == ref.Commitment {
+	if ok && h.Artifact.Commitment == ref.Commitment {
 		c, err := e.artifacts.get(h)
 		if err == nil {
 			return e.asInput(h, c), nil, nil
@@ -73,9 +73,9 @@ func (e *Engine) bring(ctx context.Context, t *task, ref inputRef) (gathered, *H
 	return e.fetch(ctx, t, ref)
 }
 
-func (e *Engine) holding(run RunID, id string) (h Holding, ok bool, err error) {
+func (e *Engine) holding(run RunID, agreement, id string) (h Holding, ok bool, err error) {
 	err = e.c.DB.View(func(tx *store.Tx) (err error) {
-		h, ok, err = get[Holding](tx, bucketHoldings, string(run)+"/"+id)
+		h, ok, err = get[Holding](tx, bucketHoldings, holdingKey(run, agreement, id))
 		return err
 	})
 	return h, ok, err
@@ -140,11 +140,11 @@ func (e *Engine) handleFetch(ctx context.Context, r *transport.Request) (*transp
 	if err != nil || g.Recipient != r.From.ID || g.Holder != e.c.Org || a.Definition.Initiator() != g.Initiator || g.Agreement != r.Envelope.Binding.Agreement {
 		return nil, &transport.Error{Code: transport.CodeDenied, Text: "the grant is not for this recipient, holder and agreement"}
 	}
-	h, ok, err := e.holding(g.Run, g.Artifact)
+	h, ok, err := e.holding(g.Run, g.Agreement, g.Artifact)
 	if err != nil {
 		return nil, err
 	}
-	if !ok || h.Artifact.Type != g.Type || h.Agreement != g.Agreement {
+	if !ok || h.Artifact.Type != g.Type {
 		return nil, &transport.Error{Code: transport.CodeNotFound, Text: "no such artifact in this run"}
 	}
 	i := slices.IndexFunc(a.Definition.Workflow.Steps, func(s Step) bool { return s.ID == g.Step && s.Organization == g.Recipient })

@@ -13,7 +13,7 @@ const (
 	bucketAgreements = "agreements" // agreement hash → Agreement
 	bucketRuns       = "runs"       // run id → runRecord, at the initiator
 	bucketAttempts   = "attempts"   // idempotency key → attempt, at the executor
-	bucketHoldings   = "holdings"   // run id / artifact id → Holding
+	bucketHoldings   = "holdings"   // run id / agreement hash / artifact id → Holding
 	bucketApprovals  = "approvals"  // idempotency key → Approval
 	bucketSalts      = "salts"      // commitment in an entry → salt of the user id or prompt committed to; may be erased
 )

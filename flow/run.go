@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"fednode/flow/policy"
 	"fednode/store"
@@ -88,6 +89,20 @@ type StepError struct {
 }
 
 func (e *StepError) Error() string { return e.Code + ": " + e.Text }
+
+// maxErrorText is how much of a peer's error is kept, in bytes.
+const maxErrorText = 2048
+
+// tame makes an error that a peer made up fit to be kept and shown to people; false if it cannot be one.
+func (e *StepError) tame() bool {
+	e.Text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, e.Text[:min(len(e.Text), maxErrorText)])
+	return nameRE.MatchString(e.Code) && len(e.Holder) <= 128
+}
 
 // An Input is the document that a run starts from.
 type Input struct {
@@ -243,6 +258,12 @@ func (e *Engine) Cancel(ctx context.Context, user User, id string) (*Run, error)
 	if run.State.Final() {
 		return run, fmt.Errorf("%w: run %s is %s", ErrMisuse, run.ID, run.State)
 	}
+	e.mu.Lock()
+	cancel := e.drivers[run.ID]
+	e.mu.Unlock()
+	if cancel == nil {
+		return run, fmt.Errorf("run %s is about to begin or to end, or the node is stopping; try again", run.ID)
+	}
 	err = e.c.DB.Update(ctx, func(tx *store.Tx) error {
 		return e.recordByUser(tx, user, ledger.Entry{Type: "run-cancelled", Category: ledger.Authorization, Action: "run.cancel",
 			Resource: "run:" + string(run.ID), Result: "ok", Reference: string(run.ID)})
@@ -250,12 +271,7 @@ func (e *Engine) Cancel(ctx context.Context, user User, id string) (*Run, error)
 	if err != nil {
 		return nil, err
 	}
-	e.mu.Lock()
-	cancel := e.drivers[run.ID]
-	e.mu.Unlock()
-	if cancel != nil {
-		cancel(errCancelled)
-	}
+	cancel(errCancelled)
 	return run, nil
 }
 
