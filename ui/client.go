@@ -79,6 +79,8 @@ func (c *Client) unreachable(err error) error {
 		text = fmt.Sprintf("no node is running on %s; start it with: fednode -D %s run", c.dir, c.dir)
 	case errors.Is(err, fs.ErrPermission):
 		text = fmt.Sprintf("no permission for the socket in %s; run the command as the user that the node runs as", c.dir)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		text = fmt.Sprintf("the node on %s ended before it answered; its log says why, and fednode -D %s run starts it again", c.dir, c.dir)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}

@@ -57,7 +57,7 @@ func TestClassifierModelFile(t *testing.T) {
 	for _, c := range []struct {
 		content []byte
 		says    string
-	}{{nil, "no such file"}, {make([]byte, maxModel+1), "at most"}} {
+	}{{nil, "no such file"}, {make([]byte, maxModel+1), "at most"}, {[]byte("no model"), "own.model: unfit classifier model; train it again"}} {
 		if c.content != nil {
 			if err := os.WriteFile(file, c.content, 0o600); err != nil {
 				t.Fatal(err)
@@ -67,16 +67,6 @@ func TestClassifierModelFile(t *testing.T) {
 			t.Errorf("%v, want %q", err, c.says)
 		}
 	}
-	if err := os.WriteFile(file, []byte("no model"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err := NewSet(config, Env{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	_, err = get(t, s, "mine").Run(t.Context(), Task{Inputs: textDocument("words")})
-	wantKind(t, err, KindInput)
 }
 
 func TestConfigRefused(t *testing.T) {

@@ -51,7 +51,7 @@ func (a *httpAgent) Run(ctx context.Context, t Task) (*Result, error) {
 // mayCallOut refuses to give restricted data to a service, unless its owner's policy names the agent.
 func mayCallOut(name string, t Task) error {
 	if t.restricted() && !t.OwnerAllowsCallOut {
-		return fail(name, KindRefused, "calls a service, and the data is restricted; its owner's policy has to allow agent.call-out for %s", name)
+		return fail(name, KindRefused, "calls a service, and the data is restricted; its owner's policy has to allow agent.call-out for %s when it signs the workflow, and this organisation's now", name)
 	}
 	return nil
 }

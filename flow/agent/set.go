@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"fednode/flow/agent/builtin"
 )
 
 // Env is what agents are made in. Dir is the folder that relative file names of the configuration begin from, and
@@ -82,6 +84,9 @@ func (s *Set) make(name string, c Config, env Env) (Agent, error) {
 			}
 			if len(model) > maxModel {
 				return nil, configError(name, "model: %s has %d bytes; at most %d", file, len(model), maxModel)
+			}
+			if err := builtin.CheckModel(model); err != nil {
+				return nil, configError(name, "model: %s: %w", file, err)
 			}
 		}
 		return newBuiltin(name, c, model, s.pool)

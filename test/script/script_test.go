@@ -71,7 +71,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "federation": federation, "start": start, "halt": halt, "crash": crash, "await": await, "field": field,
 			"flip": flip, "truncate": truncate, "bomb": bomb, "terminal": terminal, "unprivileged": unprivileged,
-			"append": appendLine, "place": place, "get": get, "occupy": occupy,
+			"append": appendLine, "place": place, "get": get, "occupy": occupy, "model": model, "service": service,
 		},
 	})
 }

@@ -52,6 +52,12 @@ func brief(p float64) string {
 	return strings.TrimPrefix(fmt.Sprintf("%.2f", min(max(p, 0), 0.99)), "0")
 }
 
+// CheckModel says what is wrong with a model's bytes.
+func CheckModel(data []byte) error {
+	_, err := classify.Parse(data)
+	return err
+}
+
 // Train makes a model of labelled documents in fsys, DIR/<class>/<file>, of any kind that the loader reads. Hidden files
 // are passed over; files that can't be read are listed in the report and left out. It needs two classes of five
 // documents or more.
