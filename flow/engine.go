@@ -218,6 +218,9 @@ func (e *Engine) Explain(r policy.Request, agreement string) (policy.Decision, e
 		}
 		r.Agreement = a.policyView()
 	}
+	if r.Action == policy.ActionExecute && r.Recipient == "" { // who asks, asks whether the step may run here
+		r.Recipient = string(e.c.Org)
+	}
 	return e.decide(r), nil
 }
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"fednode/flow"
 	"fednode/flow/policy"
@@ -129,12 +129,7 @@ func (n *Node) applyGovernance(ctx context.Context, user flow.User, name string,
 	if err != nil {
 		return nil, err
 	}
-	file := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' {
-			return r
-		}
-		return '_'
-	}, g.PolicyID)
+	file := url.PathEscape(g.PolicyID) // no two ids share a file
 	if err := replaceFile(filepath.Join(n.site.Dir, policyDir, file+".yaml"), data); err != nil {
 		return nil, err
 	}

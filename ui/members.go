@@ -33,7 +33,7 @@ func (s *Server) memberRoutes() {
 		}
 		return candidateReply(s.node.Renew(r.Context(), caller(r), q.Rotate, q.Drop))
 	})
-	s.handle("GET /v1/candidates", func(r *http.Request) (any, error) { return s.node.Candidates(), nil })
+	s.handle("GET /v1/candidates", func(r *http.Request) (any, error) { return list(s.node.Candidates(), nil) })
 	s.handle("POST /v1/candidates/approve", func(r *http.Request) (any, error) {
 		var q ApproveRequest
 		if err := decode(r, &q); err != nil {

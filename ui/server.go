@@ -152,10 +152,18 @@ func decode(r *http.Request, v any) error {
 	return nil
 }
 
+// list answers with the items, [] if there are none.
+func list[T any](items []T, err error) (any, error) {
+	if items == nil {
+		items = []T{}
+	}
+	return items, err
+}
+
 func (s *Server) routes() {
 	e := s.node.Engine
 	s.handle("GET /v1/status", func(r *http.Request) (any, error) { return s.node.Status() })
-	s.handle("GET /v1/members", func(r *http.Request) (any, error) { return s.node.Members(), nil })
+	s.handle("GET /v1/members", func(r *http.Request) (any, error) { return list(s.node.Members(), nil) })
 	s.memberRoutes()
 	s.handle("POST /v1/apply", func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(r.Body)
@@ -164,8 +172,8 @@ func (s *Server) routes() {
 		}
 		return s.node.Apply(r.Context(), caller(r), r.FormValue("file"), data)
 	})
-	s.handle("GET /v1/agents", func(r *http.Request) (any, error) { return e.Agents(), nil })
-	s.handle("GET /v1/agreements", func(r *http.Request) (any, error) { return e.Agreements() })
+	s.handle("GET /v1/agents", func(r *http.Request) (any, error) { return list(e.Agents(), nil) })
+	s.handle("GET /v1/agreements", func(r *http.Request) (any, error) { return list(e.Agreements()) })
 	s.handle("POST /v1/agreements", s.submit)
 	s.handle("GET /v1/agreements/{hash}", func(r *http.Request) (any, error) { return e.Agreement(r.PathValue("hash")) })
 	s.handle("GET /v1/agreements/{hash}/review", func(r *http.Request) (any, error) { return e.Review(r.PathValue("hash")) })
@@ -179,7 +187,7 @@ func (s *Server) routes() {
 		}
 		return agreementReply(e.Withdraw(r.Context(), caller(r), r.PathValue("hash"), q.Reason))
 	})
-	s.handle("GET /v1/runs", func(r *http.Request) (any, error) { return e.Runs() })
+	s.handle("GET /v1/runs", func(r *http.Request) (any, error) { return list(e.Runs()) })
 	s.handle("POST /v1/runs", s.start)
 	s.handle("GET /v1/runs/{id}", func(r *http.Request) (any, error) { return e.GetRun(r.PathValue("id")) })
 	s.handle("POST /v1/runs/{id}/cancel", func(r *http.Request) (any, error) {
@@ -192,9 +200,9 @@ func (s *Server) routes() {
 		}
 		return e.Decide(r.Context(), caller(r), r.PathValue("id"), q.Approved, q.Reason)
 	})
-	s.handle("GET /v1/approvals", func(r *http.Request) (any, error) { return e.Approvals() })
-	s.handle("GET /v1/executions", func(r *http.Request) (any, error) { return e.Executions(flow.RunID(r.FormValue("run"))) })
-	s.handle("GET /v1/holdings", func(r *http.Request) (any, error) { return e.Holdings(flow.RunID(r.FormValue("run"))) })
+	s.handle("GET /v1/approvals", func(r *http.Request) (any, error) { return list(e.Approvals()) })
+	s.handle("GET /v1/executions", func(r *http.Request) (any, error) { return list(e.Executions(flow.RunID(r.FormValue("run")))) })
+	s.handle("GET /v1/holdings", func(r *http.Request) (any, error) { return list(e.Holdings(flow.RunID(r.FormValue("run")))) })
 	s.handle("POST /v1/policy/explain", func(r *http.Request) (any, error) {
 		var q ExplainRequest
 		if err := decode(r, &q); err != nil {

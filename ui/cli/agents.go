@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) agents() *cobra.Command {
-	c := &cobra.Command{Use: "agents", Short: "List agents, train the classifier on your own documents"}
+	c := &cobra.Command{Use: "agents", Short: "List agents, train the classifier on your own documents",
+		Example: "  fednode agents list\n  fednode agents train ./labelled --model classifier.model"}
 	c.AddCommand(a.agentsList(), a.agentsTrain())
 	return c
 }

@@ -23,7 +23,8 @@ import (
 func (a *app) audit() *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "Read, prove, export and verify the ledger",
 		Long: `Every organisation writes its own append-only log: requests, replies and refusals of both sides, decisions, approvals.
-What it exports, anyone can verify offline: with fednode audit verify, or with public tools for the C2SP formats.`}
+What it exports, anyone can verify offline: with fednode audit verify, or with public tools for the C2SP formats.`,
+		Example: "  fednode audit log\n  fednode audit export org-a.tar\n  fednode audit verify org-a.tar"}
 	c.AddCommand(a.auditLog(), a.auditShow(), a.auditProve(), a.auditExport(), a.auditVerify())
 	return c
 }

@@ -127,6 +127,7 @@ Start with:  fednode demo`,
 	root.AddCommand(a.runCommand(), a.status(), a.members(), a.charter(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
 		a.agents(), a.demo(), a.version(), a.man())
 	root.SetHelpCommand(helpCommand())
+	root.InitDefaultCompletionCmd() // now, so that it is held to what the others are
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}

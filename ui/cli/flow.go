@@ -13,7 +13,8 @@ import (
 
 func (a *app) flow() *cobra.Command {
 	c := &cobra.Command{Use: "flow", Short: "Agree on workflows, run them, approve and watch",
-		Long: "Workflows cross organisations. Their definition is proposed by its initiator, signed by every participant, and then\nin force: an agreement. Runs take a document through its steps."}
+		Long:    "Workflows cross organisations. Their definition is proposed by its initiator, signed by every participant, and then\nin force: an agreement. Runs take a document through its steps.",
+		Example: "  fednode flow submit workflow.yaml\n  fednode flow run cross-org-document-processing --input lease.pdf --watch"}
 	c.AddCommand(a.flowSubmit(), a.flowAccept(), a.flowWithdraw(), a.flowRun(), a.flowList(), a.flowShow(), a.flowWatch(), a.flowApprove(), a.flowCancel())
 	return c
 }

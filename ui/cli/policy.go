@@ -13,7 +13,8 @@ import (
 )
 
 func (a *app) policy() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "Ask the policy why it allows or denies"}
+	c := &cobra.Command{Use: "policy", Short: "Ask the policy why it allows or denies",
+		Example: "  fednode policy explain --action run.start --subject org-a --agreement cross-org-document-processing"}
 	c.AddCommand(a.policyExplain())
 	return c
 }
@@ -63,7 +64,7 @@ func (a *app) policyExplain() *cobra.Command {
 	f.StringVar(&q.Resource, "resource", "", "on what: an agent, artifact type or workflow")
 	f.StringArrayVar(&q.Categories, "category", nil, "data category or type; may be given several times")
 	f.StringVar(&q.Purpose, "purpose", "", "processing purpose")
-	f.StringVar(&q.Recipient, "recipient", "", "who receives: an organisation")
+	f.StringVar(&q.Recipient, "recipient", "", "who receives, or runs the step: an organisation (default for steps: this one)")
 	f.StringVar(&q.Jurisdiction, "jurisdiction", "", "the recipient's jurisdiction")
 	f.StringVar(&q.Agreement, "agreement", "", "agreement it rests on: hash or workflow name")
 	f.StringArrayVar(&facts, "context", nil, "a fact as name=value, for example consent=true")
@@ -80,7 +81,7 @@ func (a *app) printDecision(w io.Writer, d policy.Decision) {
 		fmt.Fprintln(w, p.bad("deny"))
 	}
 	for _, r := range d.Reasons {
-		fmt.Fprintf(w, "  %-5s  %s %s: %s\n", r.Effect, r.Source, r.Rule, r.Text)
+		fmt.Fprintf(w, "  %-6s  %s: %s\n", r.Effect, strings.TrimSpace(r.Source+" "+r.Rule), r.Text)
 	}
 	for _, o := range d.Obligations {
 		fmt.Fprintf(w, "  obligation %s %s (%s)\n", o.Name, o.Value, o.Source)
