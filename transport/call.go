@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -289,12 +290,14 @@ func abortWith(ctx context.Context, s stream) (stop func() bool) {
 	})
 }
 
-// connectionLost tells the loss of a connection from a peer's refusal.
+// connectionLost tells the loss of a connection from a peer's refusal. A socket that refuses to send, as it does where this
+// host's own firewall drops UDP, ends a QUIC connection too.
 func connectionLost(err error) bool {
 	var idle *quic.IdleTimeoutError
 	var gone *quic.StatelessResetError
+	var socket *net.OpError
 	var closed *quic.ApplicationError
-	return errors.Is(err, errLost) || errors.As(err, &idle) || errors.As(err, &gone) || errors.As(err, &closed) && closed.ErrorCode == 0
+	return errors.Is(err, errLost) || errors.As(err, &socket) || errors.As(err, &idle) || errors.As(err, &gone) || errors.As(err, &closed) && closed.ErrorCode == 0
 }
 
 // unanswered says what an exchange without answer means for the caller.

@@ -206,6 +206,39 @@ func TestUDPBlockedDuringAnArtifact(t *testing.T) {
 	})
 }
 
+// A node's own firewall begins to refuse UDP: the connection's writes fail, and what went on over it goes on over TCP.
+func TestOwnFirewallRefusesUDP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 3 << 20
+		w := newWorld(t, "org-a", "org-b")
+		done := make(chan delivery, 16)
+		a := w.start("org-a", nil)
+		w.start("org-b", func(n *Node) { serveArtifact(size, done)(n); n.Handle("question", echo) })
+		a.mustCall(t, "org-b")
+		w.router.mine.Store(true)
+		a.mustCall(t, "org-b")
+		w.router.mine.Store(false)
+		for since := time.Now(); a.laneTo("org-b") != LaneQUIC; time.Sleep(time.Second) {
+			if time.Since(since) > time.Minute {
+				t.Fatal("not back on QUIC")
+			}
+		}
+		var got bytes.Buffer
+		_, err := a.Fetch(t.Context(), fetchMessage(), Sink{Commitment: commitment(size), Writer: writerFunc(func(p []byte) (int, error) {
+			if got.Len() > size/3 {
+				w.router.mine.Store(true)
+			}
+			return got.Write(p)
+		})})
+		if err != nil || !bytes.Equal(got.Bytes(), content(size)) {
+			t.Fatalf("%d of %d bytes, %v", got.Len(), size, err)
+		}
+		if a.laneTo("org-b") != LaneTCP {
+			t.Errorf("lane %q", a.laneTo("org-b"))
+		}
+	})
+}
+
 // Both ways are blocked, and open again: nothing is lost but time.
 func TestTCPBlockedToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +67,7 @@ type router struct {
 	simnet.PerfectRouter
 	split atomic.Bool // nothing passes
 	noUDP atomic.Bool // nothing but streams does
+	mine  atomic.Bool // a host's own firewall refuses to send UDP: the write fails, as with Linux
 	mu    sync.Mutex
 	up    map[string]bool
 	// streams are the TCP of this network.
@@ -102,6 +104,19 @@ func (w *world) partition(split bool) {
 // blockUDP leaves nothing but the TCP lane.
 func (w *world) blockUDP(blocked bool) { w.router.noUDP.Store(blocked) }
 
+// firewalled fails to write while refuse is set.
+type firewalled struct {
+	net.PacketConn
+	refuse *atomic.Bool
+}
+
+func (f firewalled) WriteTo(p []byte, to net.Addr) (int, error) {
+	if f.refuse.Load() {
+		return 0, &net.OpError{Op: "write", Net: "udp", Source: f.LocalAddr(), Addr: to, Err: os.NewSyscallError("sendmsg", syscall.EPERM)}
+	}
+	return f.PacketConn.WriteTo(p, to)
+}
+
 // lane is the best there is now.
 func (w *world) lane() Lane {
 	if w.router.noUDP.Load() {
@@ -127,7 +142,7 @@ func newWorld(t testing.TB, names ...OrgID) *world {
 	sim := &simnet.Simnet{Router: w.router}
 	w.build(names, func(i int) (net.PacketConn, *net.UDPAddr) {
 		addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(i+1)), Port: 443}
-		return sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: latency}), addr
+		return firewalled{sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: latency}), &w.router.mine}, addr
 	})
 	for i := range 5 {
 		addr := &net.UDPAddr{IP: net.IPv4(10, 1, 0, byte(i)), Port: 9}

@@ -314,7 +314,7 @@ echo "{\"outputs\":[{\"data_type\":\"review-result\",\"media_type\":\"applicatio
 			if err := os.WriteFile(program, fmt.Appendf(nil, script, dir, data), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			o.Agents = fmt.Sprintf("document-reviewer: {kind: exec, command: [%s], inputs: [document, classification], outputs: [review-result]}\n", program)
+			o.Agents = fmt.Sprintf("agents:\n  document-reviewer: {kind: exec, command: [%s], inputs: [document, classification], outputs: [review-result]}\n", program)
 		}
 	})
 	l.startAll()
