@@ -431,7 +431,7 @@ func (d *driver) close(ctx context.Context, s *StepRun, why string) {
 			Payload: cancellation{Reason: why}, Audit: transport.AuditInfo{Category: ledger.Authorization, Action: "step.cancel", Resource: s.ID}})
 	}
 	if err != nil {
-		d.e.c.Logger.Warn("executor was not told that an attempt is closed", "run", d.run.ID, "step", s.ID, "organization", s.Organization, "err", err)
+		d.e.c.Logger.Warn("executor was not told that an attempt is closed", "run", d.run.ID, "step", s.ID, "peer", s.Organization, "err", err)
 	}
 }
 
@@ -579,7 +579,7 @@ func (e *Engine) tellClosed(ctx context.Context, d *driver) {
 			err := e.tell(ctx, transport.Message{To: s.Organization, Type: msgRunClosed, Run: string(d.run.ID), Agreement: d.a.Hash,
 				Payload: runClosed{State: d.run.State}, Audit: transport.AuditInfo{Category: ledger.Authorization, Action: "run.close", Resource: "run:" + string(d.run.ID)}})
 			if err != nil {
-				e.c.Logger.Warn("participant was not told that the run is closed", "run", d.run.ID, "organization", s.Organization, "err", err)
+				e.c.Logger.Warn("participant was not told that the run is closed", "run", d.run.ID, "peer", s.Organization, "err", err)
 			}
 		})
 	}

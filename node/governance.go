@@ -176,7 +176,7 @@ func (g *governor) tell(ctx context.Context, org transport.OrgID, signal <-chan 
 				noticed, err = g.notify(ctx, org)
 			}
 			if err != nil && ctx.Err() == nil {
-				g.log.Debug("member was not told of the governance log", "organization", org, "err", err)
+				g.log.Debug("member was not told of the governance log", "peer", org, "err", err)
 				wait, backoff = backoff, min(2*backoff, maxBackoff)
 			} else {
 				backoff = time.Second
@@ -210,7 +210,7 @@ func (g *governor) notify(ctx context.Context, org transport.OrgID) (version uin
 		err := g.call(ctx, org, msgCandidate, n, &answer)
 		var refused *transport.Error
 		if errors.As(err, &refused) && refused.Code == transport.CodeDenied { // it may know more, or less, than this node
-			g.log.Info("member does not take a candidate", "organization", org, "err", err)
+			g.log.Info("member does not take a candidate", "peer", org, "err", err)
 			continue
 		}
 		if err != nil {
@@ -300,7 +300,7 @@ func (g *governor) handleUpdate(ctx context.Context, r *transport.Request) error
 		g.suspect(r.From.ID)
 		return &transport.Error{Code: transport.CodeGovernanceFork, Text: err.Error()}
 	case err != nil:
-		g.log.Error("update of the governance log refused", "organization", r.From.ID, "err", err)
+		g.log.Error("update of the governance log refused", "peer", r.From.ID, "err", err)
 		return &transport.Error{Code: transport.CodeMalformed, Text: err.Error()}
 	case ack.Cosignature == "":
 		g.suspect(r.From.ID)
@@ -394,9 +394,9 @@ func (g *governor) follow(ctx context.Context, org transport.OrgID) {
 	err := g.learn(ctx, org)
 	switch {
 	case errors.Is(err, ledger.ErrFork), errors.Is(err, member.ErrFrozen):
-		g.log.Error("governance log", "organization", org, "err", err)
+		g.log.Error("governance log", "peer", org, "err", err)
 	case err != nil && ctx.Err() == nil:
-		g.log.Info("governance log not learnt", "organization", org, "err", err)
+		g.log.Info("governance log not learnt", "peer", org, "err", err)
 	}
 	next := ask{g.now(), 0}
 	if g.gov.Version() == before {

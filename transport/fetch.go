@@ -116,7 +116,7 @@ func (d *download) run(ctx context.Context) error {
 		if d.written > d.progress {
 			backoff = firstBackoff
 		}
-		d.n.c.Logger.Info("artifact stream interrupted", "organization", d.m.To, "offset", d.written, "attempt", d.info.Attempts, "err", err)
+		d.n.c.Logger.Info("artifact stream interrupted", "peer", d.m.To, "offset", d.written, "attempt", d.info.Attempts, "err", err)
 		timer := time.NewTimer(jitter(backoff))
 		select {
 		case <-timer.C:

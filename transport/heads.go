@@ -200,7 +200,7 @@ func (n *Node) keepEvidence(tx *store.Tx, e Evidence) error {
 	}
 	tx.AfterCommit(func() {
 		n.m.evidence(e.Peer, string(e.Kind))
-		n.c.Logger.Error("evidence against a peer's log was kept", "organization", e.Peer, "kind", string(e.Kind))
+		n.c.Logger.Error("evidence against a peer's log was kept", "peer", e.Peer, "kind", string(e.Kind))
 	})
 	if _, err := b.NextSequence(); err != nil {
 		return err

@@ -56,7 +56,7 @@ func (n *Node) check(l *link) (*member.Member, error) {
 	if l.set != set || now.After(l.notAfter) {
 		m, notAfter, err := verifyPeer(set, l.org, l.raw, now)
 		if err != nil {
-			n.c.Logger.Info("peer cut off", "organization", l.org, "err", err)
+			n.c.Logger.Info("peer cut off", "peer", l.org, "err", err)
 			l.close(CodeNotMember, "not a member in good standing, or certificate expired")
 			return nil, &Error{CodeNotMember, "the peer is not a member in good standing, or its certificate has expired"}
 		}

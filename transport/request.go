@@ -225,7 +225,7 @@ func (r *Request) answer(ctx context.Context, messageType string, payload json.R
 	r.accepted, r.result = true, c
 	r.done.Store(true)
 	if err := r.release(out, index, x); err != nil {
-		r.n.c.Logger.Info("answer is on record but was not delivered", "type", messageType, "organization", r.From.ID, "err", fromStream(err))
+		r.n.c.Logger.Info("answer is on record but was not delivered", "type", messageType, "peer", r.From.ID, "err", fromStream(err))
 		r.stream.abort(CodeInternal)
 	}
 	return nil

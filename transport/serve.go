@@ -246,14 +246,14 @@ func (n *Node) handle(r *Request) {
 	if err != nil && !r.answered() {
 		err = r.refuse(ctx, err, nil)
 	} else if err != nil {
-		n.c.Logger.Warn("handler failed after it had answered", "type", label, "organization", r.From.ID, "err", err)
+		n.c.Logger.Warn("handler failed after it had answered", "type", label, "peer", r.From.ID, "err", err)
 		err = nil
 	}
 	if err == nil && !r.answered() {
 		err = r.refuse(ctx, fmt.Errorf("handler of %s returned without an answer", label), nil)
 	}
 	if err != nil {
-		n.c.Logger.Error("request could not be answered", "type", label, "organization", r.From.ID, "message", r.Envelope.MessageID, "err", err)
+		n.c.Logger.Error("request could not be answered", "type", label, "peer", r.From.ID, "message", r.Envelope.MessageID, "err", err)
 		r.stream.abort(CodeInternal)
 		n.m.rejected(r.From.ID, r.conn.lane(), CodeInternal)
 	}
@@ -273,7 +273,7 @@ func (n *Node) handler(r *Request) (Handler, FetchHandler) {
 func (n *Node) dispatch(ctx context.Context, r *Request, h Handler, f FetchHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			n.c.Logger.Error("handler panicked", "type", r.Envelope.MessageType, "organization", r.From.ID, "stack", string(debug.Stack()))
+			n.c.Logger.Error("handler panicked", "type", r.Envelope.MessageType, "peer", r.From.ID, "stack", string(debug.Stack()))
 			err = errors.New("handler panicked")
 		}
 	}()

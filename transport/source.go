@@ -39,7 +39,7 @@ func (r *Request) serveFetch(ctx context.Context, f FetchHandler) error {
 	}
 	r.n.m.transfer("out", r.From.ID, r.conn.lane(), sent, time.Since(started))
 	if err != nil && r.answered() {
-		r.n.c.Logger.Info("artifact stream ended early", "organization", r.From.ID, "sent", sent, "err", fromStream(err))
+		r.n.c.Logger.Info("artifact stream ended early", "peer", r.From.ID, "sent", sent, "err", fromStream(err))
 		code := CodeInternal
 		if ctx.Err() != nil {
 			code = CodeTimeout

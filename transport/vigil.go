@@ -57,7 +57,7 @@ func (d *dialer) suspect(l *link, heard uint64) {
 	}
 	cancel()
 	if silent() && d.replacement(l) && silent() {
-		d.n.c.Logger.Info("peer is silent here and answers elsewhere; calls are moved", "organization", d.org, "lane", l.conn.lane())
+		d.n.c.Logger.Info("peer is silent here and answers elsewhere; calls are moved", "peer", d.org, "lane", l.conn.lane())
 		l.forsaken.Store(true)
 		l.close("", "silent")
 	}
@@ -92,7 +92,7 @@ func (d *dialer) take(l *link) {
 	d.link, d.last, d.expires = l, l.to.addr.String(), d.n.c.Leaf.Leaf().Leaf.NotAfter
 	if lane != d.lane {
 		if d.lane != "" {
-			d.n.c.Logger.Info("lane changed", "organization", d.org, "lane", lane, "before", d.lane)
+			d.n.c.Logger.Info("lane changed", "peer", d.org, "lane", lane, "before", d.lane)
 		}
 		d.n.m.lane(d.org, lane)
 	}

@@ -169,17 +169,24 @@ func TestUDPBlocked(t *testing.T) {
 	l.completes(l.begin(hash, input))
 }
 
-// lanes tells by which lane each member is reached, as ORG:LANE.
+// lanes tells by which lanes a node reaches each member, as ORG:LANE.
 func (l *lab) lanes(id transport.OrgID) string {
 	l.t.Helper()
 	var members []struct {
 		Organization string `json:"organization_id"`
-		Lane         string `json:"lane"`
+		Sessions     []struct {
+			Lane    string `json:"lane"`
+			Inbound bool   `json:"inbound"`
+		} `json:"sessions"`
 	}
 	l.ask(&members, id, "members", "list")
 	var out []string
 	for _, m := range members {
-		out = append(out, m.Organization+":"+m.Lane)
+		for _, s := range m.Sessions {
+			if !s.Inbound {
+				out = append(out, m.Organization+":"+s.Lane)
+			}
+		}
 	}
 	return strings.Join(out, " ")
 }
@@ -232,7 +239,7 @@ func TestDisk(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("fednode-e2e", dir, "tmpfs", 0, "size=24m,mode=0700"); err != nil {
+		if err := unix.Mount("fednode-e2e", dir, "tmpfs", 0, "size=160m,mode=0700"); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
@@ -262,8 +269,8 @@ func TestDisk(t *testing.T) {
 		return true
 	})
 	l.await("the reason in org-b's log", func() bool { return strings.Contains(l.log("org-b"), "no space left on device") })
-	if out, err := l.try("org-b", "status"); err != nil || !strings.Contains(out, "space") {
-		t.Errorf("status on a full disk says nothing of it: %v\n%s", err, out)
+	if out, err := l.try("org-b", "status"); err == nil || !strings.Contains(out, "✗ disk: 0 MiB free") {
+		t.Errorf("status on a full disk: %v\n%s", err, out)
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
@@ -272,14 +279,14 @@ func TestDisk(t *testing.T) {
 	l.verify()
 
 	l.halt("org-b")
-	if err := unix.Mount("", l.plan.DataDir("org-b"), "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=24m"); err != nil {
+	if err := unix.Mount("", l.plan.DataDir("org-b"), "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=160m"); err != nil {
 		t.Fatal(err)
 	}
 	cmd := l.launch("org-b")
 	if err := cmd.Wait(); err == nil || !strings.Contains(l.log("org-b"), "read-only file system") {
 		t.Errorf("on a read-only disk: %v\n%s", err, l.log("org-b"))
 	}
-	if err := unix.Mount("", l.plan.DataDir("org-b"), "", unix.MS_REMOUNT, "size=24m"); err != nil {
+	if err := unix.Mount("", l.plan.DataDir("org-b"), "", unix.MS_REMOUNT, "size=160m"); err != nil {
 		t.Fatal(err)
 	}
 	l.start("org-b")
@@ -304,10 +311,10 @@ try() { if "$@" >/dev/null 2>&1; then echo -n "$1-worked "; fi; }
 tcp() { exec 3<>/dev/tcp/10.77.0.1/443; }
 shadow() { read -r x </etc/shadow; }
 write() { echo x >%s/written; }
-keys() { ls %s/; }
+keys() { read -r x <%s/node.yaml; }
 home() { echo x >/root/written; }
 tries=$(try tcp; try shadow; try write; try keys; try home)
-echo "{\"outputs\":[{\"data_type\":\"review-result\",\"media_type\":\"application/json\",\"data\":\"$(echo -n "{\"risk\":\"low\",\"tries\":\"$tries\"}" | base64 -w0)\"}]}"
+echo "{\"outputs\":[{\"type\":\"review-result\",\"media_type\":\"application/json\",\"text\":\"{\\\"risk\\\":\\\"low\\\",\\\"tries\\\":\\\"$tries\\\"}\"}]}"
 `
 	l := newLab(t, 3, func(o *Org, data string) {
 		if o.ID == "org-c" {
@@ -318,9 +325,11 @@ echo "{\"outputs\":[{\"data_type\":\"review-result\",\"media_type\":\"applicatio
 		}
 	})
 	l.startAll()
-	hash := l.agree(l.write("workflow.yaml", definition))
+	approved := strings.Replace(definition, "document-reviewer, next: null}", `document-reviewer, next: approve}
+    - {id: approve, organization: org-a, agent: approval-agent, next: null}`, 1)
+	hash := l.agree(l.write("workflow.yaml", approved))
 	id := l.begin(hash, l.write("lease.txt", letter))
-	l.completes(id)
+	l.await("the approval", func() bool { return strings.Contains(l.must("org-a", "flow", "list"), "waits for approval") })
 	out := filepath.Join(l.plan.Dir, "out")
 	l.must("org-a", "flow", "show", id, "--save", out)
 	found := false
