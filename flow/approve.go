@@ -115,6 +115,11 @@ func (e *Engine) askHuman(ctx context.Context, t *task, c agent.ApprovalConfig) 
 			given = old.Verdict
 			return err
 		}
+		for _, h := range t.held { // whoever decides may read what there is to decide on
+			if err := put(tx, bucketHoldings, h.key(), h); err != nil {
+				return err
+			}
+		}
 		return put(tx, bucketApprovals, id, ap)
 	})
 	switch {

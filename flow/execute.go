@@ -64,6 +64,7 @@ type task struct {
 	request   stepRequest
 	expires   time.Time
 	waiting   func() error // called when the step begins to wait for a human
+	held      []Holding    // what was fetched for it
 }
 
 func (t *task) reference() string {
@@ -333,15 +334,16 @@ func (e *Engine) execute(ctx context.Context, t *task) *outcome {
 	}
 	at.NoStorage, at.NoExtraction = slices.Contains(restrictions, NoStorage), slices.Contains(restrictions, NoExtraction)
 	at.OwnerAllowsCallOut = e.callOutAllowed(t, inputs)
+	t.held = held
 	res, automatic, serr := e.runAgent(ctx, ag, at, t)
 	if serr != nil {
 		e.dropAll(held)
-		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
+		return &outcome{salt: newSalt(), holdings: released(held), result: stepResult{Status: "failed", Error: serr}}
 	}
 	out := &outcome{salt: newSalt(), holdings: held, commitment: res.PromptCommitment, promptSalt: res.PromptSalt, result: stepResult{Status: "completed", Automatic: automatic}}
 	if serr := e.takeOutputs(ctx, t, out, inputs, res, restrictions); serr != nil {
 		e.dropAll(out.holdings)
-		return &outcome{salt: newSalt(), result: stepResult{Status: "failed", Error: serr}}
+		return &outcome{salt: newSalt(), holdings: released(held), result: stepResult{Status: "failed", Error: serr}}
 	}
 	e.heads.set(t.key, res.Headline)
 	return out
@@ -351,6 +353,15 @@ func (e *Engine) dropAll(held []Holding) {
 	for _, h := range held {
 		e.artifacts.drop(h)
 	}
+}
+
+// released returns the records of what was received and is dropped again.
+func released(held []Holding) (out []Holding) {
+	for _, h := range held {
+		h.Where = Released
+		out = append(out, h)
+	}
+	return out
 }
 
 // runAgent waits for a slot and runs the agent, or for an approval step the rule or the human that approves.

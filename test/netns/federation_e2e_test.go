@@ -345,7 +345,7 @@ echo "{\"outputs\":[{\"type\":\"review-result\",\"media_type\":\"application/jso
 		return nil
 	})
 	if !found {
-		t.Errorf("no result of the agent in %s: %s", out, l.must("org-a", "flow", "show", id))
+		t.Errorf("no result of the agent in %s: %s %s", out, l.must("org-a", "flow", "show", id, "--output", "json"), l.must("org-c", "flow", "show", id))
 	}
 	if _, err := os.Stat(filepath.Join(dir, "written")); err == nil {
 		t.Error("the agent wrote a file")

@@ -156,7 +156,7 @@ func (a *app) flowApprove() *cobra.Command {
 	var reject bool
 	var reason string
 	c := &cobra.Command{Use: "approve RUN", Short: "Approve, or reject, the step of a run that waits for a human here", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeApprovals,
-		Example: "  fednode flow approve run-5f1c…\n  fednode flow approve run-5f1c… --reject --reason \"liability is unlimited\"",
+		Example: "  fednode flow show run-5f1c… --save ./review   # read what there is to decide on\n  fednode flow approve run-5f1c…\n  fednode flow approve run-5f1c… --reject --reason \"liability is unlimited\"",
 		RunE: func(c *cobra.Command, args []string) error {
 			ap, err := a.client().Verdict(c.Context(), args[0], !reject, reason)
 			if err != nil {
