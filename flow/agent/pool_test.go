@@ -31,6 +31,24 @@ func idle(t testing.TB, p *pool) (fresh, warm []*worker) {
 	return fresh, warm
 }
 
+// halt stops a worker, and returns when all its threads have stopped.
+func halt(t testing.TB, w *worker) {
+	t.Helper()
+	if err := unix.Kill(w.cmd.Process.Pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the worker has stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", w.cmd.Process.Pid))
+		for _, name := range threads {
+			stat, err := os.ReadFile(name)
+			if _, state, _ := strings.Cut(string(stat), ") "); err == nil && !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return err == nil && len(threads) > 0
+	})
+}
+
 func TestBuiltinsInWorkers(t *testing.T) {
 	s, _ := newTestSet(t, nil)
 	for _, c := range []struct{ agent, output, headline string }{
@@ -149,9 +167,7 @@ func TestWorkerDiesAtWork(t *testing.T) {
 	s, _ := newTestSet(t, nil)
 	fresh, _ := idle(t, s.pool)
 	victim := fresh[len(fresh)-1]
-	if err := unix.Kill(victim.cmd.Process.Pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	halt(t, victim)
 	failed := make(chan error)
 	go func() {
 		_, err := get(t, s, "document-uploader").Run(t.Context(), Task{Inputs: textDocument(invoice), NoStorage: true})
@@ -177,9 +193,7 @@ func TestWorkerKilledAtDeadline(t *testing.T) {
 	s, _ := newTestSet(t, nil)
 	fresh, _ := idle(t, s.pool)
 	for _, w := range fresh {
-		if err := unix.Kill(w.cmd.Process.Pid, unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		halt(t, w)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
