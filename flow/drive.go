@@ -22,6 +22,9 @@ import (
 // maxAttempts bounds how often a step whose executor or source lost its memory is begun again.
 const maxAttempts = 5
 
+// codeGrantExpired is a step's failure to fetch an input because the initiator was away longer than its grant was good.
+const codeGrantExpired = "grant-expired"
+
 // stepRequest is the payload of a step-execution-request; its field names are the reference message's.
 type stepRequest struct {
 	AgentID             string        `json:"agent_id"`
@@ -73,7 +76,11 @@ func (e *Engine) startDriver(id RunID) error {
 			delete(e.drivers, id)
 			e.mu.Unlock()
 		}()
-		if err := e.drive(ctx, id); err != nil {
+		switch err := e.drive(ctx, id); {
+		case err == nil:
+		case ctx.Err() != nil:
+			e.c.Logger.Info("run interrupted; it resumes at the next start", "run", id)
+		default:
 			e.c.Logger.Error("run interrupted; it resumes at the next start", "run", id, "err", err)
 		}
 	})
@@ -81,17 +88,25 @@ func (e *Engine) startDriver(id RunID) error {
 }
 
 func (e *Engine) drive(ctx context.Context, id RunID) error {
-	d := &driver{e: e}
+	d, cancelled := &driver{e: e}, false
 	err := e.c.DB.View(func(tx *store.Tx) error {
 		r, ok, err := get[Run](tx, bucketRuns, string(id))
 		if err == nil && !ok {
 			err = ErrNotFound
 		}
-		d.run = &r
+		if d.run = &r; err != nil {
+			return err
+		}
+		cancelled, _, err = get[bool](tx, bucketCancels, string(id))
 		return err
 	})
 	if err != nil {
 		return err
+	}
+	if cancelled { // before the node stopped, and it was not ended any more
+		e.mu.Lock()
+		e.drivers[id](errCancelled)
+		e.mu.Unlock()
 	}
 	if d.a, err = e.Agreement(d.run.Agreement); err != nil {
 		return err
@@ -450,6 +465,10 @@ func (d *driver) apply(s *StepRun, res *stepResult) {
 	case res.Error.Code == string(transport.CodeLost) && s.Attempt < maxAttempts:
 		d.rewind(s, res.Error)
 		return
+	case res.Error.Code == codeGrantExpired && s.Attempt < maxAttempts:
+		s.again()
+		d.publish(s, "the grants ended before the inputs were fetched; beginning again with new ones")
+		return
 	}
 	d.stop(s, StateFailed, res.Error)
 	d.publish(s, res.Error.Error())
@@ -530,7 +549,7 @@ func (d *driver) rewind(s *StepRun, lost *StepError) {
 		step := &d.run.Steps[i]
 		again = again || gone[step.ID]
 		if again && (step.State == StateCompleted || step.ID == s.ID) {
-			step.State, step.Outputs, step.Error, step.Request, step.Salt = StatePending, nil, nil, nil, nil
+			step.again()
 		}
 	}
 	d.run.Artifacts = slices.DeleteFunc(d.run.Artifacts, func(a ArtifactRef) bool { return len(a.Holders) == 0 })
@@ -541,6 +560,9 @@ func (d *driver) rewind(s *StepRun, lost *StepError) {
 func (d *driver) finish(ctx context.Context, took time.Duration) error {
 	e := d.e
 	err := d.commit(ctx, func(tx *store.Tx) error {
+		if err := tx.Bucket(bucketCancels).Delete([]byte(d.run.ID)); err != nil {
+			return err
+		}
 		return e.record(tx, ledger.Entry{Type: "run-closed", Category: ledger.PolicyEnforcement, PolicyID: "agreement:" + d.a.Hash,
 			Resource: "run:" + string(d.run.ID), Action: "run.close", Result: string(d.run.State), Reference: string(d.run.ID)})
 	})

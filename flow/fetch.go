@@ -120,7 +120,10 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 
 func fetchError(ref inputRef, err error) *StepError {
 	var te *transport.Error
-	if errors.As(err, &te) {
+	switch {
+	case errors.As(err, &te) && te.Code == transport.CodeExpired:
+		return &StepError{Code: codeGrantExpired, Text: fmt.Sprintf("fetch %s from %s: %s", ref.Type, ref.Grant.Holder, te.Text), Holder: ref.Grant.Holder}
+	case te != nil:
 		return &StepError{Code: string(te.Code), Text: fmt.Sprintf("fetch %s from %s: %s", ref.Type, ref.Grant.Holder, te.Text), Holder: ref.Grant.Holder}
 	}
 	return &StepError{Code: "unreachable", Text: fmt.Sprintf("fetch %s from %s: %v", ref.Type, ref.Grant.Holder, err), Holder: ref.Grant.Holder}
@@ -133,7 +136,10 @@ func (e *Engine) handleFetch(ctx context.Context, r *transport.Request) (*transp
 		return nil, &transport.Error{Code: transport.CodeMalformed, Text: "artifact-fetch: " + err.Error()}
 	}
 	g := req.Grant
-	if err := g.verify(e.c.Members(), e.c.Now()); err != nil {
+	switch err := g.verify(e.c.Members(), e.c.Now()); {
+	case errors.Is(err, errExpired):
+		return nil, &transport.Error{Code: transport.CodeExpired, Text: err.Error()}
+	case err != nil:
 		return nil, &transport.Error{Code: transport.CodeDenied, Text: err.Error()}
 	}
 	a, err := e.Agreement(g.Agreement)

@@ -12,6 +12,7 @@ import (
 const (
 	bucketAgreements = "agreements" // agreement hash → Agreement
 	bucketRuns       = "runs"       // run id → runRecord, at the initiator
+	bucketCancels    = "cancels"    // run id → true, until its driver has ended it
 	bucketAttempts   = "attempts"   // idempotency key → attempt, at the executor
 	bucketHoldings   = "holdings"   // run id / agreement hash / artifact id → Holding
 	bucketApprovals  = "approvals"  // idempotency key → Approval

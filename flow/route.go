@@ -2,6 +2,7 @@ package flow
 
 import (
 	"crypto"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -42,6 +43,8 @@ func (g *Grant) sign(key crypto.Signer) error {
 	return err
 }
 
+var errExpired = errors.New("expired")
+
 // verify checks the grant's signature and validity at now; what it is for is the caller's to compare.
 func (g Grant) verify(members memberSet, now time.Time) error {
 	m, ok := members.Get(g.Initiator)
@@ -60,8 +63,11 @@ func (g Grant) verify(members memberSet, now time.Time) error {
 		return fmt.Errorf("grant by %s: signature does not verify", g.Initiator)
 	}
 	until, err := time.Parse(timeFormat, g.ExpiresAt)
-	if err != nil || now.After(until) {
-		return fmt.Errorf("grant by %s expired at %s", g.Initiator, g.ExpiresAt)
+	if err != nil {
+		return fmt.Errorf("grant by %s: expires_at is no time", g.Initiator)
+	}
+	if now.After(until) {
+		return fmt.Errorf("grant by %s %w at %s", g.Initiator, errExpired, g.ExpiresAt)
 	}
 	return nil
 }

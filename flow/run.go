@@ -73,6 +73,11 @@ type StepRun struct {
 	Salt    []byte          `json:"salt,omitempty"`
 }
 
+// again makes the step pending, for a new attempt.
+func (s *StepRun) again() {
+	s.State, s.Outputs, s.Error, s.Request, s.Salt = StatePending, nil, nil, nil, nil
+}
+
 // Withheld says that an artifact type was not passed on, and why.
 type Withheld struct {
 	Type   string          `json:"type"`
@@ -265,8 +270,12 @@ func (e *Engine) Cancel(ctx context.Context, user User, id string) (*Run, error)
 		return run, fmt.Errorf("run %s is about to begin or to end, or the node is stopping; try again", run.ID)
 	}
 	err = e.c.DB.Update(ctx, func(tx *store.Tx) error {
-		return e.recordByUser(tx, user, ledger.Entry{Type: "run-cancelled", Category: ledger.Authorization, Action: "run.cancel",
+		err := e.recordByUser(tx, user, ledger.Entry{Type: "run-cancelled", Category: ledger.Authorization, Action: "run.cancel",
 			Resource: "run:" + string(run.ID), Result: "ok", Reference: string(run.ID)})
+		if err != nil {
+			return err
+		}
+		return put(tx, bucketCancels, string(run.ID), true)
 	})
 	if err != nil {
 		return nil, err

@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -260,21 +259,29 @@ func copyTree(from, to string) error {
 		if !d.Type().IsRegular() {
 			return nil
 		}
-		in, err := os.Open(path)
+		data, err := asOfOneMoment(path)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil // a temporary file that is gone meanwhile
 		}
 		if err != nil {
 			return err
 		}
-		defer in.Close()
-		out, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(out, in)
-		return errors.Join(err, out.Close())
+		return os.WriteFile(target, data, 0o600)
 	})
+}
+
+// asOfOneMoment reads a file that is being written to until two readings agree: then it was so between them. A database
+// read in pieces from several moments is damaged in a way that no crash damages it.
+func asOfOneMoment(path string) ([]byte, error) {
+	last, err := os.ReadFile(path)
+	for err == nil {
+		var data []byte
+		if data, err = os.ReadFile(path); err == nil && bytes.Equal(data, last) {
+			return data, nil
+		}
+		last = data
+	}
+	return nil, err
 }
 
 // Start opens the data directory of a node that was stopped or crashed, and runs it.
@@ -290,13 +297,19 @@ func (o *Org) Start() {
 // everybody.
 func (f *Federation) Agree(text string) *flow.Agreement {
 	f.t.Helper()
+	return f.AgreeAt(f.Orgs[0], text)
+}
+
+// AgreeAt is Agree for a workflow that another organisation initiates.
+func (f *Federation) AgreeAt(initiator *Org, text string) *flow.Agreement {
+	f.t.Helper()
 	d, err := flow.ParseDefinition("workflow.yaml", []byte(text))
 	f.must(err)
 	ctx := context.Background()
-	a, err := f.Orgs[0].Node.Engine.Submit(ctx, "tester", d)
+	a, err := initiator.Node.Engine.Submit(ctx, "tester", d)
 	f.must(err)
-	for _, o := range f.Orgs[1:] {
-		if o.Node != nil && d.Participant(o.ID) {
+	for _, o := range f.Orgs {
+		if o != initiator && o.Node != nil && d.Participant(o.ID) {
 			_, err := o.Node.Engine.Accept(ctx, "tester", a.Hash)
 			f.must(err)
 		}

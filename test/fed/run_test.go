@@ -124,6 +124,25 @@ func TestWhatEachOrganisationSees(t *testing.T) {
 	})
 }
 
+// traces looks for the lease's words in what an organisation has on disk. Its name, in lower case, is for its owner to
+// keep in its own journal.
+func (f *Federation) traces(o *Org) {
+	f.t.Helper()
+	err := filepath.WalkDir(o.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, word := range []string{"castellane", "Castellane", "tenant shall pay", "DE89 3704"} {
+			if bytes.Contains(b, []byte(word)) && !(o.ID == "org-a" && word == "castellane") {
+				f.t.Errorf("%s holds %q in %s", o.ID, word, d.Name())
+			}
+		}
+		return err
+	})
+	f.must(err)
+}
+
 // TestNoStorageLeavesNoTrace looks for the document's words in whatever the organisations that were not to store it
 // have on disk, while the run goes on and after it, and for personal data also in the ledger of its owner.
 func TestNoStorageLeavesNoTrace(t *testing.T) {
@@ -131,29 +150,13 @@ func TestNoStorageLeavesNoTrace(t *testing.T) {
 		f := New(t, Options{Orgs: 2, Agents: map[int]string{1: gate}})
 		run := f.Begin(f.Agree(Gated), "castellane-lease.txt", Lease)
 		f.awaitGate("")
-		traces := func(o *Org) {
-			t.Helper()
-			err := filepath.WalkDir(o.Dir, func(path string, d fs.DirEntry, err error) error {
-				if err != nil || !d.Type().IsRegular() {
-					return err
-				}
-				b, err := os.ReadFile(path)
-				for _, word := range []string{"castellane", "Castellane", "tenant shall pay", "DE89 3704"} {
-					if bytes.Contains(b, []byte(word)) && !(o.ID == "org-a" && word == "castellane") {
-						t.Errorf("%s holds %q in %s", o.ID, word, d.Name())
-					}
-				}
-				return err
-			})
-			f.must(err)
-		}
-		traces(f.Orgs[1])
+		f.traces(f.Orgs[1])
 		f.approveAtB(run.ID)
 		if run := f.Finish(run.ID); run.State != flow.StateCompleted {
 			t.Fatalf("run is %s: %v", run.State, run.Error)
 		}
-		traces(f.Orgs[0]) // sealed; the name is in the initiator's own journal only
-		traces(f.Orgs[1])
+		f.traces(f.Orgs[0]) // sealed; the name is in the initiator's own journal only
+		f.traces(f.Orgs[1])
 	})
 }
 
@@ -240,6 +243,58 @@ func TestACrashedInitiatorResumes(t *testing.T) {
 		if n := len(f.Orgs[1].entries(t, "step-executed", string(run.ID)+"/gate/")); n != 1 {
 			t.Errorf("the step ran %d times", n)
 		}
+		f.Verify()
+	})
+}
+
+// TestAnInitiatorThatWasAwayForLong comes back when the grants of its request are over, which nobody has seen yet.
+func TestAnInitiatorThatWasAwayForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, gated())
+		a := f.Agree(Gated)
+		f.Network.Cut(f.Orgs[0], f.Orgs[1], true)
+		run := f.Begin(a, "lease.txt", Lease)
+		f.Wait("the gate to be asked", func() bool {
+			r, err := f.Orgs[0].Node.Engine.GetRun(string(run.ID))
+			f.must(err)
+			return r.Steps[1].State == flow.StateRunning
+		})
+		f.Orgs[0].Crash()
+		time.Sleep(3 * time.Hour)
+		f.Network.Cut(f.Orgs[0], f.Orgs[1], false)
+		f.Orgs[0].Start()
+		f.awaitGate("")
+		f.approveAtB(run.ID)
+		end := f.Finish(run.ID)
+		if end.State != flow.StateCompleted || end.Steps[1].Attempt != 2 {
+			t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+		}
+		f.Verify()
+	})
+}
+
+// TestACancellationOutlivesACrash has the initiator crash after it has acknowledged that a run is cancelled, before it
+// could end it.
+func TestACancellationOutlivesACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, gated())
+		run := f.Begin(f.Agree(Gated), "lease.txt", Lease)
+		f.awaitGate("")
+		f.Network.Cut(f.Orgs[0], f.Orgs[1], true) // so that telling org-b takes time
+		if _, err := f.Orgs[0].Node.Engine.Cancel(context.Background(), "tester", string(run.ID)); err != nil {
+			t.Fatal(err)
+		}
+		f.Orgs[0].Crash()
+		f.Network.Cut(f.Orgs[0], f.Orgs[1], false)
+		f.Orgs[0].Start()
+		if end := f.Finish(run.ID); end.State != flow.StateCancelled {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
+		f.Wait("org-b to stop", func() bool {
+			open, err := f.Orgs[1].Node.Engine.Approvals()
+			f.must(err)
+			return len(open) == 0
+		})
 		f.Verify()
 	})
 }
