@@ -252,7 +252,7 @@ func (v *Verification) message(members *member.Set, org transport.OrgID, e ledge
 		}
 		return nil
 	}
-	from, err := verifyEnvelope(members, e.Envelope)
+	from, err := verifyEnvelope(members, e)
 	if err != nil {
 		return err
 	}
@@ -283,8 +283,9 @@ func (v *Verification) message(members *member.Set, org transport.OrgID, e ledge
 	return nil
 }
 
-// verifyEnvelope checks the signature of an envelope's ledger form under its sender's key and returns the sender.
-func verifyEnvelope(members *member.Set, form json.RawMessage) (transport.OrgID, error) {
+// verifyEnvelope checks the signature of an entry's envelope under its sender's key and returns the sender. A request of
+// another federation is on record where it was refused for that, and nowhere else.
+func verifyEnvelope(members *member.Set, e ledger.Entry) (transport.OrgID, error) {
 	var head struct {
 		Sender  transport.Address `json:"sender"`
 		Binding struct {
@@ -292,19 +293,20 @@ func verifyEnvelope(members *member.Set, form json.RawMessage) (transport.OrgID,
 			FederationID string `json:"federation_id"`
 		} `json:"binding"`
 	}
-	if err := json.Unmarshal(form, &head); err != nil {
+	if err := json.Unmarshal(e.Envelope, &head); err != nil {
 		return "", fmt.Errorf("envelope: %w", err)
 	}
 	from := head.Sender.OrganizationID
 	m, ok := members.Get(from)
-	if !ok || head.Binding.FederationID != members.FederationID() {
+	foreign := head.Binding.FederationID != members.FederationID()
+	if !ok || foreign && !(e.Type == "request-received" && e.Result == string(transport.CodeWrongFederation)) {
 		return "", fmt.Errorf("envelope of %.64q, not of a member of this federation", from)
 	}
 	key, ok := m.MessageKey(head.Binding.KeyID)
 	if !ok {
 		return "", fmt.Errorf("envelope of %s names key %.64q, which its member record does not hold", from, head.Binding.KeyID)
 	}
-	if err := transport.VerifyLedgerForm(form, key); err != nil {
+	if err := transport.VerifyLedgerForm(e.Envelope, key); err != nil {
 		return "", fmt.Errorf("envelope of %s: %w", from, err)
 	}
 	return from, nil

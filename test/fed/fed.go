@@ -56,6 +56,7 @@ type Federation struct {
 
 	t       testing.TB
 	options Options
+	outside net.PacketConn // for bare connections of hostile organisations; nil on loopback
 }
 
 // An Org is one organisation. Node is nil while it is not running.
@@ -125,6 +126,7 @@ func (f *Federation) connect() {
 		f.Orgs = append(f.Orgs, o)
 	}
 	if f.Network != nil {
+		f.outside = f.Network.sim.NewEndpoint(address(1000), simnetSettings(f.options.Latency))
 		f.must(f.Network.sim.Start())
 	}
 }
@@ -157,6 +159,7 @@ func (f *Federation) stop() {
 		o.conn.Close()
 	}
 	if f.Network != nil {
+		f.must(f.outside.Close())
 		f.must(f.Network.sim.Close())
 	}
 }
