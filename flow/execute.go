@@ -51,7 +51,7 @@ const (
 type flight struct {
 	commitment string
 	cancel     context.CancelCauseFunc
-	done       chan struct{} // closed when out is set, or when the flight was given up before it began
+	done       chan struct{} // closed when out is set, or when the flight was given up: it could not begin, or the node stops
 	task       *task
 	out        *outcome // nil if given up
 }
@@ -228,6 +228,7 @@ func (e *Engine) fly(ctx context.Context, f *flight) {
 	if timeout <= 0 || timeout > f.task.step.timeout() {
 		timeout = f.task.step.timeout()
 	}
+	running := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ctx, stop := context.WithTimeout(ctx, timeout)
@@ -236,6 +237,10 @@ func (e *Engine) fly(ctx context.Context, f *flight) {
 	f.cancel = cancel
 	e.mu.Unlock()
 	out := e.execute(ctx, f.task)
+	if running.Err() != nil && out.result.Status != "completed" { // the node stops: the attempt is lost, as in a crash
+		e.giveUp(f)
+		return
+	}
 	e.mu.Lock()
 	f.out = out
 	e.mu.Unlock()
@@ -299,7 +304,7 @@ func (e *Engine) await(ctx context.Context, r *transport.Request, f *flight) err
 		return ctx.Err()
 	}
 	if f.out == nil {
-		return &transport.Error{Code: transport.CodeOverloaded, Text: "the attempt could not begin; try again"}
+		return &transport.Error{Code: transport.CodeOverloaded, Text: "the attempt could not begin, or the node is stopping; try again"}
 	}
 	return r.Reply(ctx, f.out.result, transport.ReplyOptions{Salt: f.out.salt, Audit: stepAudit(f.task)}, func(tx *store.Tx) error {
 		rec, ok, err := get[attempt](tx, bucketAttempts, f.task.key.String())

@@ -290,7 +290,11 @@ func (c *Client) Watch(ctx context.Context, run flow.RunID, fn func(flow.Event) 
 			return err
 		}
 	}
-	if err := sc.Err(); err != nil {
+	err = sc.Err()
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) { // it was killed
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("events of the node: %w", err)
 	}
 	return nil

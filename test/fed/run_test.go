@@ -227,6 +227,26 @@ func TestACrashedExecutorSaysLostAndTheRunBeginsAgainFromTheSource(t *testing.T)
 	})
 }
 
+// TestAStoppedExecutorFailsNoRun stops a node in good order while a step waits there: that is no timeout.
+func TestAStoppedExecutorFailsNoRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, gated())
+		run := f.Begin(f.Agree(Gated), "lease.txt", Lease)
+		first := f.awaitGate("")
+		f.must(f.Orgs[1].Stop())
+		f.Orgs[1].Start()
+		f.awaitGate(first)
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted || end.Steps[1].Attempt != 2 {
+			t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+		}
+		if n := len(f.Orgs[1].entries(t, "step-executed", string(run.ID)+"/gate/")); n != 1 {
+			t.Errorf("%d results of the gate are on record", n)
+		}
+		f.Verify()
+	})
+}
+
 func TestACrashedInitiatorResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(t, gated())

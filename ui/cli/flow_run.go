@@ -199,9 +199,13 @@ func (a *app) flowWatch() *cobra.Command {
 			}
 			if len(args) == 1 {
 				run, err := a.client().Run(c.Context(), args[0])
-				if err == nil {
-					_, err = a.follow(c.Context(), run.ID, show)
+				if err != nil {
+					return err
 				}
+				if a.output == "table" {
+					a.printSoFar(run)
+				}
+				_, err = a.follow(c.Context(), run.ID, show)
 				return err
 			}
 			if a.output == "table" {
@@ -213,6 +217,20 @@ func (a *app) flowWatch() *cobra.Command {
 			}
 			return err
 		}}
+}
+
+// printSoFar shows where the steps of a run stand before it is followed.
+func (a *app) printSoFar(run *flow.Run) {
+	for _, s := range run.Steps {
+		if s.State == flow.StatePending {
+			continue
+		}
+		ev := flow.Event{Run: run.ID, Step: s.ID, Organization: string(s.Organization), State: string(s.State)}
+		if s.Error != nil {
+			ev.Text = s.Error.Error()
+		}
+		a.printEvent(ev)
+	}
 }
 
 // showAny shows an event of whatever run.
