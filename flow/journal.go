@@ -14,7 +14,7 @@ const (
 	bucketRuns       = "runs"       // run id → runRecord, at the initiator
 	bucketCancels    = "cancels"    // run id → true, until its driver has ended it
 	bucketAttempts   = "attempts"   // idempotency key → attempt, at the executor
-	bucketHoldings   = "holdings"   // run id / agreement hash / artifact id → Holding
+	bucketHoldings   = "holdings"   // run id / artifact id → Holding
 	bucketApprovals  = "approvals"  // idempotency key → Approval
 	bucketSalts      = "salts"      // commitment in an entry → salt of the user id or prompt committed to; may be erased
 )
