@@ -21,7 +21,7 @@ import (
 	"fednode/transport/pki"
 )
 
-// A forger is a hostile member that puts on the wire what no node would, and remembers what it has signed.
+// A forger is a hostile member that puts on the wire what no node would.
 type forger struct {
 	*Hostile
 	t     *testing.T
@@ -30,7 +30,6 @@ type forger struct {
 	hash  string // of an agreement that it may drive
 	udp   *quic.Transport
 	conn  *quic.Conn
-	sent  []message // in order
 	steps int
 }
 
