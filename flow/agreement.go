@@ -253,7 +253,11 @@ func (e *Engine) Agreement(hash string) (*Agreement, error) {
 	case 1:
 		return found[0], nil
 	}
-	return nil, fmt.Errorf("%w: agreement %q names %d of them; give more digits of the hash", ErrMisuse, hash, len(found))
+	which := make([]string, len(found))
+	for i, a := range found {
+		which[i] = fmt.Sprintf("%.12s (%s %s)", a.Hash, a.Definition.Name, a.Definition.Version)
+	}
+	return nil, fmt.Errorf("%w: %q names %d agreements: %s; name one by its hash", ErrMisuse, hash, len(found), strings.Join(which, ", "))
 }
 
 // checkParticipants compares the participants with the member set: each is a member, and an endpoint that the
