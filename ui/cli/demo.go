@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,6 +76,8 @@ type demo struct {
 }
 
 func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGPIPE) // who read the output has gone: end in order, nothing stays behind
+	defer stop()
 	docs, err := loadDocuments(documents)
 	if err != nil {
 		return err
@@ -128,9 +132,15 @@ func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
 		fmt.Fprintf(d.text, "Next: fednode demo --serve ./fed; fednode -D ./fed/org-b status\n")
 		return d.result.incomplete()
 	}
+	sample := filepath.Join(documents, docs[0].name)
+	if documents == "" {
+		if sample, err = writeDocuments(filepath.Join(serve, "documents"), docs); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(d.text, "The federation is up. In another terminal:\n")
-	fmt.Fprintf(d.text, "  fednode -D %s status\n  fednode -D %s flow run %s --input FILE --watch\n  fednode -D %s audit log\nCtrl-C stops it.\n",
-		d.orgs[1].dir, d.orgs[0].dir, ag.Definition.Name, d.orgs[2].dir)
+	fmt.Fprintf(d.text, "  fednode -D %s status\n  fednode -D %s flow run %s --input %s --watch\n  fednode -D %s audit log\nCtrl-C stops it.\n",
+		d.orgs[1].dir, d.orgs[0].dir, ag.Definition.Name, sample, d.orgs[2].dir)
 	<-ctx.Done()
 	return d.result.incomplete()
 }
