@@ -76,8 +76,12 @@ type demo struct {
 }
 
 func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGPIPE) // who read the output has gone: end in order, nothing stays behind
+	pipes := make(chan os.Signal, 1) // nobody listens: but a closed output is an error now, and not the end
+	signal.Notify(pipes, syscall.SIGPIPE)
+	defer signal.Stop(pipes)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	d.text = &watched{d.text, stop}
 	docs, err := loadDocuments(documents)
 	if err != nil {
 		return err
@@ -143,6 +147,20 @@ func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
 		d.orgs[1].dir, d.orgs[0].dir, ag.Definition.Name, sample, d.orgs[2].dir)
 	<-ctx.Done()
 	return d.result.incomplete()
+}
+
+// A watched writer calls closed once who reads what it writes has gone: the demo then ends in order, and nothing stays behind.
+type watched struct {
+	io.Writer
+	closed func()
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		w.closed()
+	}
+	return n, err
 }
 
 // found makes the three data directories and the federation, through the functions that an operator's commands use. A
