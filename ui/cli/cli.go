@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	var m misuse
 	var p *ui.Problem
 	switch {
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(errw, "fednode: interrupted")
 		return exitFailed
 	case errors.As(err, &m), errors.As(err, &p) && p.Code == "misuse":
