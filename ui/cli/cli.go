@@ -21,6 +21,7 @@ import (
 
 	"fednode/flow/agent"
 	"fednode/ui"
+	"fednode/ui/cli/quiet"
 )
 
 // Exit codes.
@@ -51,6 +52,7 @@ type app struct {
 
 // Main runs the command line with args, without the program's name, and returns the exit code.
 func Main(args []string) int {
+	quiet.End()
 	if len(args) > 0 && args[0] == agent.WorkerArg {
 		return agent.WorkerMain()
 	}
