@@ -31,8 +31,9 @@ lint:
 fuzz: ## every fuzz target for FUZZTIME
 	packaging/fuzz $(FUZZTIME)
 
-bench: ## figures of packaging/doc/BENCHMARKS.md
+bench: ## figures of packaging/doc/BENCHMARKS.md, then those of the peers, which bring dependencies of their own
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	cd packaging/bench && $(GO) test -mod=mod -run '^$$' -bench . -benchmem .
 
 e2e: build ## root-only suites: worker confinement, disk full, read-only disk, real processes
 	packaging/e2e
