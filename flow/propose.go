@@ -37,6 +37,9 @@ type (
 	}
 )
 
+// maxUnsigned bounds what an initiator may leave here for the operator to sign.
+const maxUnsigned = 64
+
 func agreementAudit(action, hash string) transport.AuditInfo {
 	return transport.AuditInfo{Category: ledger.FederationManagement, Action: action, Resource: "agreement:" + hash}
 }
@@ -170,6 +173,12 @@ func (e *Engine) answerProposal(ctx context.Context, r *transport.Request, a *Ag
 			if err := e.recordDecision(tx, req, dec, a.Hash); err != nil {
 				return err
 			}
+			if _, known, err := get[Agreement](tx, bucketAgreements, a.Hash); err != nil || known {
+				return err // it was proposed before, and may have been signed since
+			}
+			if err := e.makeRoom(tx, r.From.ID); err != nil {
+				return err
+			}
 			return put(tx, bucketAgreements, a.Hash, a)
 		})
 	}
@@ -179,6 +188,28 @@ func (e *Engine) answerProposal(ctx context.Context, r *transport.Request, a *Ag
 		}
 		return e.keepOwn(tx, "policy", a, acc)
 	})
+}
+
+// makeRoom refuses a further proposal of an initiator that has many here unsigned. One that it has withdrawn gives way.
+func (e *Engine) makeRoom(tx *store.Tx, initiator transport.OrgID) error {
+	unsigned, withdrawn, received := 0, "", ""
+	err := each(tx, bucketAgreements, "", func(hash string, a Agreement) error {
+		if _, signed := a.Acceptances[e.c.Org]; signed || a.Definition.Initiator() != initiator {
+			return nil
+		}
+		unsigned++
+		if a.State == Withdrawn && (withdrawn == "" || a.Received < received) {
+			withdrawn, received = hash, a.Received
+		}
+		return nil
+	})
+	switch {
+	case err != nil || unsigned < maxUnsigned:
+		return err
+	case withdrawn != "":
+		return tx.Bucket(bucketAgreements).Delete([]byte(withdrawn))
+	}
+	return &transport.Error{Code: transport.CodeOverloaded, Text: fmt.Sprintf("%d proposals of %s wait here to be signed; withdraw those that are no longer meant", unsigned, initiator)}
 }
 
 func (e *Engine) handleInForce(ctx context.Context, r *transport.Request) error {
