@@ -227,6 +227,6 @@ func (e *Engine) handleWithdrawal(ctx context.Context, r *transport.Request) err
 		return &transport.Error{Code: transport.CodeNotFound, Text: "no such agreement with you"}
 	}
 	return r.Reply(ctx, acknowledged{true}, transport.ReplyOptions{Audit: agreementAudit("withdraw", hash)}, func(tx *store.Tx) error {
-		return e.markWithdrawn(tx, hash, string(r.From.ID)+": "+n.Reason)
+		return e.markWithdrawn(tx, hash, string(r.From.ID)+": "+printable(n.Reason))
 	})
 }

@@ -129,7 +129,7 @@ func (e *Engine) proposeTo(ctx context.Context, a *Agreement, org transport.OrgI
 	case reply.Refusal != nil:
 		return reply.Refusal
 	case ans.State == Refused:
-		return fmt.Errorf("refused: %s", ans.Reason)
+		return fmt.Errorf("refused: %s", printable(ans.Reason))
 	}
 	return nil
 }

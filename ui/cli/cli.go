@@ -76,12 +76,12 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		fmt.Fprintln(errw, "fednode: interrupted")
 		return exitFailed
 	case errors.As(err, &m), errors.As(err, &p) && p.Code == "misuse":
-		fmt.Fprintln(errw, "fednode:", err)
+		fmt.Fprintln(errw, "fednode:", cleanLines(err.Error()))
 		return exitMisuse
 	case errors.Is(err, errSilent):
 		return exitFailed
 	}
-	fmt.Fprintln(errw, "fednode:", err)
+	fmt.Fprintln(errw, "fednode:", cleanLines(err.Error()))
 	return exitFailed
 }
 
