@@ -39,11 +39,11 @@ func TakePoly(b []byte, r *ring.Ring) (ring.Poly, []byte, error) {
 // [-Q/2, Q/2), in time that does not depend on them.
 func Magnitude(r *ring.Ring, x ring.Poly) Noise { return magnitude(r, x) }
 
-// CiphertextOf returns the ciphertext of degree 1 with polynomials (c0, c1) for each
+// CiphertextOf returns the ciphertext with polynomials c0, c1 and perhaps c2 for each
 // plaintext prime, values of Ring(level), which it takes over. The noise bound and
 // the bounds of the key are the caller's word. It returns ErrNoise if a ciphertext
 // of that noise might not decrypt.
-func CiphertextOf(p *Parameters, level int, parts [][2]ring.Poly, noise Noise, bounds KeyBounds) (*Ciphertext, error) {
+func CiphertextOf(p *Parameters, level int, parts [][]ring.Poly, noise Noise, bounds KeyBounds) (*Ciphertext, error) {
 	if err := bounds.check(); err != nil {
 		return nil, err
 	}
@@ -56,8 +56,12 @@ func CiphertextOf(p *Parameters, level int, parts [][2]ring.Poly, noise Noise, b
 	if err := p.room("a ciphertext", noise, level); err != nil {
 		return nil, err
 	}
-	ct := &Ciphertext{p: p, level: level, degree: 1, noise: noise, bounds: bounds, part: make([]part, len(parts))}
+	degree := len(parts[0]) - 1
+	ct := &Ciphertext{p: p, level: level, degree: degree, noise: noise, bounds: bounds, part: make([]part, len(parts))}
 	for k, c := range parts {
+		if degree < 1 || degree > 2 || len(c) != degree+1 {
+			return nil, fmt.Errorf("%w: %d polynomials in part %d of a ciphertext", ErrMismatch, len(c), k)
+		}
 		for i := range c {
 			if err := checkPoly(p.Ring(level), c[i]); err != nil {
 				return nil, err
@@ -75,4 +79,19 @@ func (k *EvaluationKeys) SwitchingKey(element uint64) *SwitchingKey {
 		return k.relin
 	}
 	return k.galois[element]
+}
+
+// Equal reports whether two plaintexts are the same, in time that depends on their
+// shapes alone.
+func (pt *Plaintext) Equal(o *Plaintext) bool {
+	if pt.p.id != o.p.id {
+		return false
+	}
+	var diff uint64
+	for k, row := range pt.part {
+		for i, x := range row {
+			diff |= x ^ o.part[k][i]
+		}
+	}
+	return diff == 0
 }

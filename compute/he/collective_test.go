@@ -13,7 +13,7 @@ func TestCiphertextOfItsPolynomials(t *testing.T) {
 	r := words(11)
 	values := r.values(w.p.N(), T16)
 	ct := w.encrypt(t, values)
-	parts := [][2]ring.Poly{{ct.Poly(0, 0).Clone(), ct.Poly(0, 1).Clone()}}
+	parts := [][]ring.Poly{{ct.Poly(0, 0).Clone(), ct.Poly(0, 1).Clone()}}
 	again, err := CiphertextOf(w.p, ct.Level(), parts, ct.Noise(), ct.Bounds())
 	must(t, err)
 	pt, err := w.sk.Decrypt(again)
@@ -23,11 +23,18 @@ func TestCiphertextOfItsPolynomials(t *testing.T) {
 	if !slices.Equal(got, values) {
 		t.Error("a ciphertext made of its polynomials decrypts to something else")
 	}
+	other, err := w.p.EncodeSlots(r.values(w.p.N(), T16))
+	must(t, err)
+	if same, err := w.p.EncodeSlots(values); err != nil || !pt.Equal(same) || pt.Equal(other) {
+		t.Error("plaintexts are not equal as their values are")
+	}
 	_, err = CiphertextOf(w.p, ct.Level(), parts, w.p.Capacity(ct.Level())*1.01, ct.Bounds())
 	wantError(t, err, ErrNoise)
 	_, err = CiphertextOf(w.p, ct.Level()+1, parts, ct.Noise(), ct.Bounds())
 	wantError(t, err, ErrMismatch)
 	_, err = CiphertextOf(w.p, ct.Level()-1, parts, ct.Noise(), ct.Bounds())
+	wantError(t, err, ErrMismatch)
+	_, err = CiphertextOf(w.p, ct.Level(), [][]ring.Poly{parts[0][:1]}, ct.Noise(), ct.Bounds())
 	wantError(t, err, ErrMismatch)
 	parts[0][1][0][7] = w.p.q.Moduli[0].Q
 	_, err = CiphertextOf(w.p, ct.Level(), parts, ct.Noise(), ct.Bounds())
