@@ -68,18 +68,20 @@ func New(p *Program, bounds map[string]Range, rows int, holders Holders) (*Plan,
 		return nil, err
 	}
 	need := pl.need()
-	var reason error
+	var reason error // of the largest set: what narrows it there would help everywhere
 	for _, set := range he.Sets() {
+		tried := false
 		for parts := 1; parts <= 3; parts++ {
 			params, err := smallest(set, parts, need)
-			if err != nil {
-				reason = fmt.Errorf("%w: %w", ErrUnfit, err)
+			if err == nil {
+				if err = pl.try(params); err == nil {
+					return pl, nil
+				}
+			} else if tried {
 				continue
 			}
-			if err := pl.try(params); err == nil {
-				return pl, nil
-			} else {
-				reason = fmt.Errorf("%w: %w", ErrUnfit, err)
+			if !tried {
+				reason, tried = fmt.Errorf("%w: %w", ErrUnfit, err), params != nil
 			}
 		}
 	}

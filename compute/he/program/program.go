@@ -138,7 +138,7 @@ func (b *builder) output(name, body string) error {
 
 // at wraps what is wrong with where.
 func at(n ast.Node, format string, a ...any) error {
-	return fmt.Errorf("column %d: %w", n.Location().From+1, fmt.Errorf(format, a...))
+	return fmt.Errorf("character %d: %w", n.Location().From+1, fmt.Errorf(format, a...))
 }
 
 const supported = "use + - * ** with whole constants, sum(…), len(column) and let"

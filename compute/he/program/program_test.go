@@ -1,7 +1,10 @@
 package program
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -230,4 +233,276 @@ func used(program, columns string) string {
 		}
 	}
 	return strings.Join(out, " ")
+}
+
+func TestProgramsRefused(t *testing.T) {
+	for program, says := range map[string]string{
+		"":                                 "empty",
+		"# nothing":                        "empty",
+		"1 + 2":                            "uses no column",
+		"a / 2":                            "can't be divided",
+		"a % 2":                            "can't be divided",
+		"a > 2":                            "no operation on encrypted numbers",
+		"not a":                            "no operation on encrypted numbers",
+		"a * 1.5":                          "not a whole number",
+		"a ** b":                           "no whole constant",
+		"a ** 65":                          "no whole constant",
+		"max(a, b)":                        "can't be computed",
+		"map(a, # * 2)":                    "can't be computed",
+		"sum(a, b)":                        "sum",
+		"sum(3)":                           "takes a column",
+		"sum(sum(a))":                      "takes a column",
+		"a ? b : a":                        "nothing that can be computed",
+		`"text"`:                           "nothing that can be computed",
+		"sum((a + sum(b)) * (b - sum(a)))": "multiply it out",
+		"x = a\nx = b":                     "line 2: x is defined twice",
+		"x = a\na = x + 1":                 "name of a result and of a column",
+		"a +":                              "unexpected",
+	} {
+		_, err := Parse(program)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", program, err, says)
+		}
+	}
+}
+
+func TestPlansRefused(t *testing.T) {
+	for _, c := range []struct {
+		program, bounds string
+		rows            int
+		unfit           bool
+		says            string
+	}{
+		{"sum(price)", "prise=0..1", 5, false, "column price has no bounds; did you mean prise?"},
+		{"sum(a)", "a=0..1 b=0..1", 5, false, "does not use column b"},
+		{"sum(a)", "a=0..1", 0, false, "0 rows"},
+		{"sum(a)", "a=0..1", MaxRows + 1, false, "rows; a plan has"},
+		{"a ** 17 - a ** 16", "a=-1..1", 5, false, ""}, // five deep
+		{"a ** 64 * a ** 64 * a ** 64 * a ** 64", "a=-1..1", 5, true, "noise: after"},
+		{"a ** 64", "a=-1000..1000", 5, true, "numbers of up to 639 bits"},
+		{"sum(a * b)", "a=-170141183460469231731687303715884105728..0 b=0..1", 5, true, "the widest plaintext"},
+		{"let b = a**64; let c = b**64; let d = c**64; d**64", "a=-1..1", 5, true, "products in a row"},
+		{"let b = a**64; let c = b**64; c", "a=-999..999", 5, true, "bits"},
+	} {
+		p, err := Parse(c.program)
+		must(t, err)
+		_, err = New(p, bounds(t, c.bounds), c.rows, Alone)
+		if c.says == "" {
+			must(t, err)
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.says) || errors.Is(err, ErrUnfit) != c.unfit {
+			t.Errorf("%s with %s: %v, want %q", c.program, c.bounds, err, c.says)
+		}
+	}
+}
+
+// TestProgramsThatGrowAreRefusedInTime: what doubles with every line must not take memory or time that doubles.
+func TestProgramsThatGrowAreRefusedInTime(t *testing.T) {
+	var squares, sums strings.Builder
+	squares.WriteString("x0 = a\n")
+	sums.WriteString("x0 = a + sum(b)\n")
+	for i := range 60 {
+		fmt.Fprintf(&squares, "x%d = x%d * x%d\n", i+1, i, i)
+		fmt.Fprintf(&sums, "x%d = x%d + x%d\n", i+1, i, i)
+	}
+	p, err := Parse(squares.String())
+	must(t, err)
+	if _, err := New(p, bounds(t, "a=-9..9"), 5, Alone); !errors.Is(err, ErrUnfit) {
+		t.Errorf("squares of squares: %v", err)
+	}
+	if p, err = Parse(sums.String() + "y = sum(x60)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(p, bounds(t, "a=-9..9 b=0..1"), 5, Alone); err != nil && !errors.Is(err, ErrUnfit) {
+		t.Errorf("sums of sums: %v", err)
+	}
+}
+
+// TestPlansHold plans random programs and computes them at the ends of their bounds, where noise and range are largest.
+func TestPlansHold(t *testing.T) {
+	for _, program := range []string{"sum(a * b) + sum(a) * sum(b)", "(a - b) ** 4 - a*b*a", "sum((a + b) ** 3)"} {
+		k := withKeys(t, plan(t, program, "a=-90..90 b=-90..90", 5000))
+		a, b := make([]int64, 5000), make([]int64, 5000)
+		for i := range a {
+			a[i], b[i] = 90, -90+180*int64(i&1)
+		}
+		got := k.run(t, values("a", a...), values("b", b...))["result"]
+		var want []int64
+		switch program[0] {
+		case '(':
+			want = rows(a, b, func(a, b int64) int64 { return (a-b)*(a-b)*(a-b)*(a-b) - a*a*b })
+		default:
+			want = []int64{sum(rows(a, b, func(a, b int64) int64 { return a * b })) + sum(a)*sum(b)}
+			if strings.Contains(program, "3") {
+				want = []int64{sum(rows(a, b, func(a, b int64) int64 { return (a + b) * (a + b) * (a + b) }))}
+			}
+		}
+		if text(got) != text(values("", want...)) {
+			t.Errorf("%s is wrong at the ends of its bounds", program)
+		}
+	}
+}
+
+func TestPlansRoundTripAndAlteredOnesAreRefused(t *testing.T) {
+	pl := plan(t, "total = sum(price * quantity)\nmean = total * 2", "price=0..100000 quantity=0..1000", 5000)
+	file := pl.Marshal()
+	back, err := ParsePlan(file)
+	must(t, err)
+	if back.ID() != pl.ID() || !bytes.Equal(back.Marshal(), file) {
+		t.Error("a parsed plan is another")
+	}
+	for from, to := range map[string]string{
+		`"max": "100000"`:             `"max": "100001"`,
+		`"rows": 5000`:                `"rows": 5001`,
+		`price * quantity`:            `price + quantity`,
+		`"depth": 1`:                  `"depth": 0`,
+		`"parameters": "8192/218"`:    `"parameters": "8192/219"`,
+		`"version": 1`:                `"version": 2`,
+		`"parties": 1`:                `"parties": 65`,
+		`"total": true`:               `"total": false`,
+		`"key"`:                       `"kye"`,
+		`"max": "500000000000"`:       `"max": "1"`,
+		`"parameters": "8192/218",`:   `"parameters": "4096/109",`,
+		`"plaintext_primes": [`:       `"plaintext_primes": [257,`,
+		`"program": "total = sum(pri`: `"program": "total = sum(pry`,
+	} {
+		bad := strings.Replace(string(file), from, to, 1)
+		if bad == string(file) {
+			t.Errorf("%s is not in the plan", from)
+			continue
+		}
+		if _, err := ParsePlan([]byte(bad)); err == nil {
+			t.Errorf("a plan with %s was accepted", to)
+		}
+	}
+}
+
+func TestForeignTablesAreRefused(t *testing.T) {
+	ctx := context.Background()
+	one := withKeys(t, plan(t, "sum(a * b)", "a=0..9 b=0..9", 5))
+	other := withKeys(t, plan(t, "sum(a * b)", "a=0..9 b=0..8", 5))
+	again := withKeys(t, one.Plan)
+	encrypt := func(k keyed, v ...Values) *Table {
+		table, err := Encrypt(ctx, k.Plan, k.pk, k.id, v, nil)
+		must(t, err)
+		return table
+	}
+	a, b := encrypt(one, values("a", 1, 2, 3)), encrypt(one, values("b", 4, 5, 6))
+	file, err := a.Marshal()
+	must(t, err)
+	for what, k := range map[string]keyed{"plan": other, "key": again} {
+		if _, err := ParseTable(k.Plan, k.id, file); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), what) {
+			t.Errorf("another %s: %v", what, err)
+		}
+	}
+	refused := func(what, says string, tables ...*Table) {
+		t.Helper()
+		if _, err := Evaluate(ctx, one.Plan, one.keys, one.id, tables, 1, nil); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", what, err, says)
+		}
+	}
+	refused("a foreign table", "does not belong here", a, encrypt(other, values("b", 4)))
+	refused("a missing column", "no table has column b", a)
+	refused("a column twice", "two tables have a column a", a, a, b)
+	refused("another number of rows", "have 3 rows and columns b have 2", a, encrypt(one, values("b", 4, 5)))
+	used := *b
+	used.Columns = []Column{{Name: "b", Rows: 3, Parts: []*he.Ciphertext{b.Columns[0].Parts[0].Clone()}}}
+	ev, err := he.NewEvaluator(one.Parameters(), nil, 1)
+	must(t, err)
+	must(t, ev.Add(used.Columns[0].Parts[0], used.Columns[0].Parts[0], used.Columns[0].Parts[0]))
+	refused("a ciphertext that was computed with", "not freshly encrypted", a, &used)
+	if _, err := Encrypt(ctx, one.Plan, one.pk, one.id, []Values{values("a", 1, 10, 11)}, nil); err == nil ||
+		!strings.Contains(err.Error(), "row 2") || !strings.Contains(err.Error(), "0..9") || strings.Contains(err.Error(), "10") {
+		t.Errorf("a number out of bounds: %v", err)
+	}
+	for n := range 40 {
+		short := file[:len(file)*n/40]
+		if _, err := ParseTable(one.Plan, one.id, short); err == nil {
+			t.Errorf("a table cut to %d bytes was accepted", len(short))
+		}
+	}
+	result, err := Evaluate(ctx, one.Plan, one.keys, one.id, []*Table{a, b}, 2, nil)
+	must(t, err)
+	if _, err := Decrypt(one.Plan, again.sk, result, nil); !errors.Is(err, he.ErrNoise) {
+		t.Errorf("another secret key: %v", err)
+	}
+	refused("results in place of columns", "results", result, a, b)
+}
+
+func TestColumnsRead(t *testing.T) {
+	names := []string{"price", "quantity"}
+	got, err := ReadColumns(strings.NewReader("\ufeffid, quantity ,price\nx, 3,-7\ny,+4,170141183460469231731\n"), names, 5)
+	must(t, err)
+	if len(got) != 2 || text(got[0]) != "-7 170141183460469231731" || text(got[1]) != "3 4" {
+		t.Errorf("%v", got)
+	}
+	for in, says := range map[string]string{
+		"":                    "empty",
+		"prize\n1\n":          "did you mean prize?",
+		"price\n":             "no rows",
+		"price\n1\n2\n3\n":    "more than 2 rows",
+		"price\n1.5\n":        "line 2, column price",
+		"price\n\"\"\n":       "no digits",
+		"price,quantity\n1\n": "wrong number of fields",
+		"price,price\n1,2\n":  "two columns are called price",
+		"price\n" + strings.Repeat("9", 50) + "\n": "more than 126 bits",
+	} {
+		if _, err := ReadColumns(strings.NewReader(in), names, 2); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%.30q: %v, want %q", in, err, says)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"sum(a * b)", "let x = a; x ** 3", "x = a\ny = x - sum(x)", `$env["a b"]`, "((((a", "-", "len(a) * 3"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := Parse(s)
+		if err != nil {
+			return
+		}
+		b := map[string]Range{}
+		for _, c := range p.Columns() {
+			b[c] = point(1).join(point(-1))
+		}
+		if pl, err := draft(p, b, 10, Alone); err == nil {
+			pl.need()
+		}
+	})
+}
+
+func FuzzParsePlan(f *testing.F) {
+	f.Add(plan(f, "sum(a * b)", "a=0..9 b=0..9", 5).Marshal())
+	f.Add([]byte(`{"version":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if pl, err := ParsePlan(b); err == nil {
+			if back, err := ParsePlan(pl.Marshal()); err != nil || back.ID() != pl.ID() {
+				t.Errorf("an accepted plan does not come back: %v", err)
+			}
+		}
+	})
+}
+
+func FuzzParseTable(f *testing.F) {
+	k := withKeys(f, plan(f, "a + 1", "a=0..9", 5))
+	table, err := Encrypt(context.Background(), k.Plan, k.pk, k.id, []Values{values("a", 1, 2)}, nil)
+	must(f, err)
+	file, err := table.Marshal()
+	must(f, err)
+	f.Add(file[:300], true)
+	f.Add(file, false)
+	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
+		if seal { // the hash would stop every mutation
+			sum := sha256.Sum256(b)
+			b = append(bytes.Clone(b), sum[:]...)
+		}
+		ParseTable(k.Plan, k.id, b)
+	})
+}
+
+func FuzzReadColumns(f *testing.F) {
+	f.Add("a,b\n1,2\n")
+	f.Fuzz(func(t *testing.T, s string) { ReadColumns(strings.NewReader(s), []string{"a", "b"}, 10) })
 }
