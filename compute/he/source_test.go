@@ -13,9 +13,10 @@ import (
 // bigOnPublic are the files and functions that may use math/big, each with public operands alone: primes, products of
 // primes, tables made of them.
 var bigOnPublic = map[string]string{
-	"ring/modulus.go": "IsPrime",
-	"convert.go":      "product word remainder newConversion newExtend newScale newLevelTables",
-	"plain.go":        "newPlainModulus",
+	"ring/modulus.go":  "IsPrime",
+	"convert.go":       "product word remainder newConversion newExtend newScale newLevelTables",
+	"plain.go":         "newPlainModulus",
+	"program/range.go": "all of it: ranges come from declared bounds, programs and numbers of rows",
 }
 
 // remainders are all uses of % in the package and those below, by file. None has a random or a secret operand: they

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 
@@ -14,8 +13,8 @@ import (
 // A value is what a node came to: ciphertexts, or a number that is no secret.
 type value struct {
 	parts  []*he.Ciphertext
-	rows   int // 0 for totals
-	number *big.Int
+	rows   int    // 0 for totals
+	number *Range // of one number
 }
 
 // An evaluation is one run of a plan.
@@ -128,9 +127,9 @@ func (e *evaluation) compute(n *node) (value, error) {
 		c := e.columns[n.column]
 		return value{parts: c.Parts, rows: c.Rows}, nil
 	case opConstant:
-		return value{number: big.NewInt(n.value)}, nil
+		return number(point(n.value)), nil
 	case opLength:
-		return value{number: big.NewInt(int64(e.columns[n.column].Rows))}, nil
+		return number(point(int64(e.columns[n.column].Rows))), nil
 	case opNeg:
 		return e.neg(arg(0))
 	case opSum:
@@ -143,36 +142,37 @@ func (e *evaluation) compute(n *node) (value, error) {
 	}
 	switch {
 	case n.plain:
-		return value{number: arithmetic(n.op, x.number, y.number)}, nil
+		return number(arithmetic(n.op, *x.number, *y.number)), nil
 	case n.op == opSub && x.number != nil: // c - y
 		negated, err := e.neg(y)
 		if err != nil {
 			return value{}, err
 		}
-		return e.withNumber(opAdd, negated, x.number)
+		return e.withNumber(opAdd, negated, *x.number)
 	case x.number != nil:
-		return e.withNumber(n.op, y, x.number)
+		return e.withNumber(n.op, y, *x.number)
 	case y.number != nil:
-		return e.withNumber(n.op, x, y.number)
+		return e.withNumber(n.op, x, *y.number)
 	}
 	return e.pairs(n.op, x, y)
 }
 
+func number(r Range) value { return value{number: &r} }
+
 // arithmetic is on numbers that are no secret.
-func arithmetic(o op, x, y *big.Int) *big.Int {
-	z := new(big.Int)
+func arithmetic(o op, x, y Range) Range {
 	switch o {
 	case opAdd:
-		return z.Add(x, y)
+		return x.add(y)
 	case opSub:
-		return z.Sub(x, y)
+		return x.add(y.neg())
 	}
-	return z.Mul(x, y)
+	return x.mul(y)
 }
 
 func (e *evaluation) neg(x value) (value, error) {
 	if x.number != nil {
-		return value{number: new(big.Int).Neg(x.number)}, nil
+		return number(x.number.neg()), nil
 	}
 	out := value{rows: x.rows}
 	for _, ct := range x.parts {
@@ -207,17 +207,18 @@ func (e *evaluation) pairs(o op, x, y value) (value, error) {
 }
 
 // withNumber is x+c, x-c or x·c. Sums with a column reach as far as its rows do: the slots beyond stay zero.
-func (e *evaluation) withNumber(o op, x value, c *big.Int) (value, error) {
+func (e *evaluation) withNumber(o op, x value, r Range) (value, error) {
 	if o == opSub {
-		o, c = opAdd, new(big.Int).Neg(c)
+		o, r = opAdd, r.neg()
 	}
+	c := toInt(r.min)
 	out := value{rows: x.rows}
 	for k, ct := range x.parts {
 		z := new(he.Ciphertext)
 		var err error
 		if o == opMul {
 			var pt *he.Plaintext
-			if pt, err = e.pl.p.EncodeConstant(toInt(c)); err == nil {
+			if pt, err = e.pl.p.EncodeConstant(c); err == nil {
 				err = e.ev.MulPlain(z, ct, he.NewFactor(pt))
 			}
 		} else {
@@ -227,7 +228,7 @@ func (e *evaluation) withNumber(o op, x value, c *big.Int) (value, error) {
 				rows = min(n, x.rows-k*n)
 			}
 			var pt *he.Plaintext
-			if pt, err = e.pl.p.EncodeWide(slices.Repeat([]he.Int{toInt(c)}, rows)); err == nil {
+			if pt, err = e.pl.p.EncodeWide(slices.Repeat([]he.Int{c}, rows)); err == nil {
 				err = e.ev.AddPlain(z, ct, pt)
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"math/big"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -128,7 +128,7 @@ func (pl *Plan) rangeOf(n *node) Range {
 	case opConstant:
 		return point(n.value)
 	case opLength:
-		return span(big.NewInt(1), big.NewInt(int64(pl.rows)))
+		return point(1).join(point(int64(pl.rows)))
 	case opAdd:
 		return arg(0).add(arg(1))
 	case opSub:
@@ -199,7 +199,7 @@ func (pl *Plan) try(p *he.Parameters) error {
 		v := pl.noiseOf(p, n, noise)
 		if !(v <= capacity) {
 			return fmt.Errorf("noise: after %s in a row it could have 2^%.0f at %s with plaintext primes of %d bits, where up to 2^%.0f decrypts correctly; fewer products, narrower bounds or fewer rows would help",
-				count(n.depth, "product"), v.Bits(), p.Set(), big.NewInt(int64(p.PlainPrimes()[0])).BitLen(), capacity.Bits())
+				count(n.depth, "product"), v.Bits(), p.Set(), bits.Len64(p.PlainPrimes()[0]), capacity.Bits())
 		}
 		noise[n.id] = v
 	}
