@@ -171,12 +171,18 @@ func (m *making) relinearisation(ctx context.Context) (*he.SwitchingKey, error) 
 	return key, nil
 }
 
-// relinBounds: |s·e_h0| ≤ N·S·E, |u·e_h1| ≤ N·T·E with E = T·ErrorBound, and two more
-// errors of E.
-func (m *making) relinBounds() he.KeyBounds {
-	n, t := float64(m.r.N), float64(m.parties)
+// EvaluationBounds returns the bounds of evaluation keys at degree n that so many
+// parties make for a key of so many dealers: those of the relinearisation key, |s·e_h0| ≤
+// N·S·E, |u·e_h1| ≤ N·T·E with E = T·ErrorBound, and two more errors of E. Galois keys
+// have less.
+func EvaluationBounds(n, dealers, parties int) he.KeyBounds {
+	s, t := Bounds(dealers).Secret, float64(parties)
 	e := t * ring.ErrorBound
-	return he.KeyBounds{Secret: m.k.bounds.Secret, Error: n*(m.k.bounds.Secret+t)*e + 2*e}
+	return he.KeyBounds{Secret: s, Error: float64(n)*(s+t)*e + 2*e}
+}
+
+func (m *making) relinBounds() he.KeyBounds {
+	return EvaluationBounds(m.r.N, int(m.k.bounds.Secret), m.parties)
 }
 
 // galois is MHE's RotKeyGen: b = Σ e - a·turned(s_i) + g·s_i.

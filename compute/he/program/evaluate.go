@@ -2,7 +2,6 @@ package program
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -100,8 +99,10 @@ func (e *evaluation) gather(tables []*Table, key KeyID) error {
 				return fmt.Errorf("%w: column %.80q of %d rows is not of the plan", he.ErrMismatch, c.Name, c.Rows)
 			}
 			for _, ct := range c.Parts {
-				// The plan counts on fresh ciphertexts: a larger bound would be refused later, a smaller one is a lie.
-				if ct.Noise() != e.pl.p.NoisePublicKey(e.pl.holders.Bounds()) || ct.Level() != e.pl.p.MaxLevel() || ct.Degree() != 1 || ct.Bounds() != e.pl.holders.Bounds() {
+				// The plan counts on fresh ciphertexts. Bounds are less where a dealer was excluded when the key was made.
+				b := e.pl.holders.bounds()
+				if ct.Noise() > e.pl.p.NoisePublicKey(b) || ct.Level() != e.pl.p.MaxLevel() || ct.Degree() != 1 ||
+					ct.Bounds().Secret > b.Secret || ct.Bounds().Error > b.Error {
 					return fmt.Errorf("%w: column %.80q is not freshly encrypted under the plan's public key", he.ErrMismatch, c.Name)
 				}
 			}
@@ -255,16 +256,14 @@ func (e *evaluation) sum(x value) (value, error) {
 
 // shrink takes a result to the lowest level at which it still decrypts.
 func (e *evaluation) shrink(ct *he.Ciphertext) (*he.Ciphertext, error) {
-	p, reserve := e.pl.p, e.pl.holders.reserve(e.pl.p)
+	p := e.pl.p
 	for ct.Level() > 1 {
-		v := p.NoiseModSwitch(ct.Noise(), ct.Bounds(), ct.Level(), ct.Degree())
-		if v.Bits()+reserve > p.Capacity(ct.Level()-1).Bits() {
-			break
+		limit, err := e.pl.holders.capacity(p, ct.Level()-1)
+		if err != nil || p.NoiseModSwitch(ct.Noise(), ct.Bounds(), ct.Level(), ct.Degree()) > limit {
+			return ct, nil
 		}
 		lower := new(he.Ciphertext)
-		if err := e.ev.ModSwitch(lower, ct); errors.Is(err, he.ErrNoise) {
-			break
-		} else if err != nil {
+		if err := e.ev.ModSwitch(lower, ct); err != nil {
 			return nil, err
 		}
 		ct = lower

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
 	"fednode/compute/he"
+	"fednode/compute/threshold"
 	"fednode/hsm"
 )
 
@@ -21,17 +23,21 @@ import (
 //	plan.json        the plan
 //	public.key       encrypts
 //	evaluation.keys  evaluates
-//	keys.json        the hashes of these three, which belong together
-//	secret.sealed    the secret key, sealed to the keyring beside it
+//	collective.key   of a key in several hands: what is public of it (package threshold)
+//	members.json     and who they are
+//	keys.json        the hashes of these, which belong together
+//	secret.sealed    of a key in one hand: the secret key, sealed to the keyring beside it
 //	keyring          (package hsm)
 //
-// The first four are public and go to whoever encrypts or evaluates; the last two stay.
+// All but the last two is public and goes to whoever encrypts or evaluates.
 type KeySet struct {
-	Plan   *Plan
-	Public *he.PublicKey
-	ID     KeyID
-	dir    string
-	hashes keyHashes
+	Plan       *Plan
+	Public     *he.PublicKey
+	ID         KeyID
+	Collective *threshold.Key // nil for a key in one hand
+	Members    []Member
+	dir        string
+	hashes     keyHashes
 }
 
 // The files of a key set.
@@ -39,6 +45,8 @@ const (
 	planName       = "plan.json"
 	publicName     = "public.key"
 	evaluationName = "evaluation.keys"
+	collectiveName = "collective.key"
+	membersName    = "members.json"
 	hashesName     = "keys.json"
 	secretName     = "secret.sealed"
 	keyringName    = "keyring"
@@ -55,6 +63,8 @@ type keyHashes struct {
 	Plan       string `json:"plan"`
 	Public     string `json:"public_key"`
 	Evaluation string `json:"evaluation_keys"`
+	Collective string `json:"collective_key,omitempty"`
+	Members    string `json:"members,omitempty"`
 }
 
 func hashOf(b []byte) string { sum := sha256.Sum256(b); return hex.EncodeToString(sum[:]) }
@@ -74,12 +84,12 @@ func CreateKeys(dir string, pl *Plan, pass hsm.Passphrase) (*KeySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return WriteKeys(dir, pl, pk, evaluation, func(tmp string, id KeyID) error { return sealSecret(tmp, sk, id, pass) })
+	return writeKeys(dir, pl, pk, evaluation, nil, func(tmp string, id KeyID) error { return sealSecret(tmp, sk, id, pass) })
 }
 
-// WriteKeys writes a key set to dir, which must not exist or be empty; whole or not at all. What is secret is written by
+// writeKeys writes a key set to dir, which must not exist or be empty; whole or not at all. What is secret is written by
 // secret, to the directory that it is given.
-func WriteKeys(dir string, pl *Plan, pk *he.PublicKey, evaluation *he.EvaluationKeys, secret func(dir string, id KeyID) error) (*KeySet, error) {
+func writeKeys(dir string, pl *Plan, pk *he.PublicKey, evaluation *he.EvaluationKeys, more map[string][]byte, secret func(dir string, id KeyID) error) (*KeySet, error) {
 	if err := vacant(dir); err != nil {
 		return nil, err
 	}
@@ -90,7 +100,11 @@ func WriteKeys(dir string, pl *Plan, pk *he.PublicKey, evaluation *he.Evaluation
 	}
 	defer os.RemoveAll(tmp)
 	files := map[string][]byte{planName: pl.Marshal(), publicName: pk.Marshal(), evaluationName: evaluation.Marshal()}
-	h := keyHashes{1, hashOf(files[planName]), hashOf(files[publicName]), hashOf(files[evaluationName])}
+	h := keyHashes{Version: 1, Plan: hashOf(files[planName]), Public: hashOf(files[publicName]), Evaluation: hashOf(files[evaluationName])}
+	maps.Copy(files, more)
+	if len(more) > 0 {
+		h.Collective, h.Members = hashOf(more[collectiveName]), hashOf(more[membersName])
+	}
 	if files[hashesName], err = json.MarshalIndent(h, "", "  "); err != nil {
 		return nil, err
 	}
@@ -185,10 +199,46 @@ func OpenKeys(dir string) (*KeySet, error) {
 	if k.Public, err = k.Plan.p.ParsePublicKey(b); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, publicName), err)
 	}
-	if k.Public.Bounds() != k.Plan.holders.Bounds() {
+	if b := k.Plan.holders.bounds(); k.Public.Bounds().Secret > b.Secret || k.Public.Bounds().Error > b.Error {
 		return nil, fmt.Errorf("%s: the key is not of %s, as the plan has it", filepath.Join(dir, publicName), count(k.Plan.holders.Parties, "organisation"))
 	}
+	if k.Plan.holders.Parties > 1 {
+		return k, k.openCollective(b)
+	}
 	return k, nil
+}
+
+// openCollective reads what there is besides of a key in several hands, and holds it against the rest.
+func (k *KeySet) openCollective(public []byte) error {
+	b, err := k.read(membersName, k.hashes.Members, maxPlan)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&k.Members); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(k.dir, membersName), err)
+	}
+	if err := checkMembers(k.Members, k.Plan.holders); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(k.dir, membersName), err)
+	}
+	if b, err = k.read(collectiveName, k.hashes.Collective, maxKey); err != nil {
+		return err
+	}
+	if k.Collective, err = threshold.ParseKey(b); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(k.dir, collectiveName), err)
+	}
+	if k.Collective.Parameters().ID() != k.Plan.p.ID() || k.Collective.Parties().Hash() != RosterOf(k.Members).Hash() {
+		return fmt.Errorf("%s: of other parameters or members", filepath.Join(k.dir, collectiveName))
+	}
+	pk, err := k.Collective.PublicKey()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(pk.Marshal(), public) {
+		return fmt.Errorf("%s: its public key is not %s", filepath.Join(k.dir, collectiveName), publicName)
+	}
+	return nil
 }
 
 // read returns a file of at most limit bytes, with the given hash if there is one.
@@ -233,6 +283,9 @@ func (k *KeySet) HasSecret() bool {
 // Secret opens the secret key. The caller wipes it.
 func (k *KeySet) Secret(pass hsm.Passphrase) (*he.SecretKey, error) {
 	sealed, err := k.read(secretName, "", maxKey)
+	if k.Collective != nil {
+		return nil, fmt.Errorf("%s: the key is in several hands, any %d of which decrypt together: fednode he party decrypt", k.dir, k.Plan.holders.Threshold)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s has no secret key: only who made the keys decrypts", k.dir)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"fednode/compute/he"
 	"fednode/compute/he/ring"
+	"fednode/compute/threshold"
 )
 
 // MaxRows is the most rows of a plan: some hundred ciphertexts a column.
@@ -28,17 +29,41 @@ var ErrUnfit = errors.New("no parameters fit the program")
 
 // Holders say whose the secret key is: one organisation's, or that of several who decrypt together.
 type Holders struct {
-	Parties   int `json:"parties"`   // 1: the key is in one hand
-	Threshold int `json:"threshold"` // how many of them it takes to decrypt
+	Parties   int `json:"parties"`         // 1: the key is in one hand
+	Threshold int `json:"threshold"`       // how many of them it takes to decrypt
+	Quota     int `json:"quota,omitempty"` // how often they decrypt one ciphertext; of several
 }
 
 // Alone is a key in one hand.
-var Alone = Holders{1, 1}
+var Alone = Holders{Parties: 1, Threshold: 1}
 
-// Bounds returns what is known of the key's and its errors' size.
-func (h Holders) Bounds() he.KeyBounds {
-	n := float64(h.Parties)
-	return he.KeyBounds{Secret: n * he.OwnBounds.Secret, Error: n * he.OwnBounds.Error}
+// Policy returns that of a collective key.
+func (h Holders) Policy() threshold.Policy {
+	return threshold.Policy{Threshold: h.Threshold, Quota: h.Quota}
+}
+
+// bounds returns what is known of the size of the key and of the public key's errors.
+func (h Holders) bounds() he.KeyBounds {
+	if h.Parties == 1 {
+		return he.OwnBounds
+	}
+	return threshold.Bounds(h.Parties)
+}
+
+// evaluationBounds are those of evaluation keys, which several make with more noise.
+func (h Holders) evaluationBounds(p *he.Parameters) he.KeyBounds {
+	if h.Parties == 1 {
+		return he.OwnBounds
+	}
+	return threshold.EvaluationBounds(p.N(), h.Parties, h.Parties)
+}
+
+// capacity returns the largest noise that can be decrypted: several flood it, and need room for that.
+func (h Holders) capacity(p *he.Parameters, level int) (he.Noise, error) {
+	if h.Parties == 1 {
+		return p.Capacity(level), nil
+	}
+	return h.Policy().Capacity(p, level, h.Parties)
 }
 
 // A Result describes an output: one number, or a column of numbers.
@@ -93,8 +118,10 @@ func draft(p *Program, bounds map[string]Range, rows int, holders Holders) (*Pla
 	switch {
 	case rows < 1 || rows > MaxRows:
 		return nil, fmt.Errorf("%d rows; a plan has 1 to %d", rows, MaxRows)
-	case holders.Parties < 1 || holders.Parties > 64 || holders.Threshold < 1 || holders.Threshold > holders.Parties:
-		return nil, fmt.Errorf("%d of %d holders of the key: take 1 of 1, or 2 to 64 organisations", holders.Threshold, holders.Parties)
+	case holders.Parties == 1 && holders != Alone || holders.Parties < 1 || holders.Parties > threshold.MaxParties ||
+		holders.Parties > 1 && (holders.Threshold < 2 || holders.Threshold > holders.Parties || holders.Quota < 1):
+		return nil, fmt.Errorf("a key of which %d of %d holders decrypt a ciphertext at most %s: take 1 of 1, or at least 2 of up to %d, and a quota of 1 or more",
+			holders.Threshold, holders.Parties, count(holders.Quota, "time"), threshold.MaxParties)
 	}
 	for _, name := range p.columns {
 		if _, ok := bounds[name]; !ok {
@@ -203,11 +230,14 @@ func (pl *Plan) try(p *he.Parameters) error {
 		}
 		noise[n.id] = v
 	}
-	reserve := pl.holders.reserve(p)
+	limit, err := pl.holders.capacity(p, p.MaxLevel())
+	if err != nil {
+		return err
+	}
 	for _, o := range pl.program.outputs {
-		if v := noise[o.node.id]; v.Bits()+reserve > capacity.Bits() {
-			return fmt.Errorf("noise: that of %s could have 2^%.0f at %s, and decrypting together floods it with %.0f bits more; up to 2^%.0f decrypts correctly",
-				o.name, v.Bits(), p.Set(), reserve, capacity.Bits())
+		if v := noise[o.node.id]; v > limit {
+			return fmt.Errorf("noise: that of %s could have 2^%.0f at %s, and of that up to 2^%.0f is decrypted by several together, who flood it; fewer products, narrower bounds or fewer rows would help",
+				o.name, v.Bits(), p.Set(), limit.Bits())
 		}
 	}
 	pl.p, pl.noise = p, noise
@@ -216,7 +246,7 @@ func (pl *Plan) try(p *he.Parameters) error {
 }
 
 func (pl *Plan) noiseOf(p *he.Parameters, n *node, noise []he.Noise) he.Noise {
-	level, bounds := p.MaxLevel(), pl.holders.Bounds()
+	level, bounds := p.MaxLevel(), pl.holders.evaluationBounds(p)
 	var x, y *node
 	if len(n.args) > 0 {
 		x = n.args[0]
@@ -228,7 +258,7 @@ func (pl *Plan) noiseOf(p *he.Parameters, n *node, noise []he.Noise) he.Noise {
 	}
 	switch n.op {
 	case opColumn:
-		return p.NoisePublicKey(bounds)
+		return p.NoisePublicKey(pl.holders.bounds())
 	case opNeg:
 		return noise[x.id]
 	case opAdd, opSub:
@@ -286,7 +316,11 @@ func (pl *Plan) Noise() (bound, capacity float64) {
 	for _, o := range pl.program.outputs {
 		bound = max(bound, pl.noise[o.node.id].Bits())
 	}
-	return bound, pl.p.Capacity(pl.p.MaxLevel()).Bits()
+	limit, err := pl.holders.capacity(pl.p, pl.p.MaxLevel())
+	if err != nil {
+		panic(err) // try has asked before
+	}
+	return bound, limit.Bits()
 }
 
 // Results describes the outputs in order.
@@ -440,7 +474,8 @@ func (pl *Plan) Describe() string {
 	fmt.Fprintf(&b, "noise       at most 2^%.0f of the 2^%.0f that decrypt\n", math.Ceil(bound), math.Floor(capacity))
 	fmt.Fprintf(&b, "rows        at most %d, %s a column\n", pl.rows, count((pl.rows+pl.p.N()-1)/pl.p.N(), "ciphertext"))
 	if pl.holders.Parties > 1 {
-		fmt.Fprintf(&b, "key         held by %d organisations, any %d of which decrypt\n", pl.holders.Parties, pl.holders.Threshold)
+		fmt.Fprintf(&b, "key         held by %d organisations, any %d of which decrypt a ciphertext, %s at most\n",
+			pl.holders.Parties, pl.holders.Threshold, count(pl.holders.Quota, "time"))
 	}
 	return b.String()
 }
@@ -494,12 +529,4 @@ func edits(a, b string) int {
 		}
 	}
 	return row[len(y)]
-}
-
-// reserve is what decrypting together needs of the noise's room, in bits.
-func (h Holders) reserve(*he.Parameters) float64 {
-	if h.Parties == 1 {
-		return 0
-	}
-	return 50
 }
