@@ -30,7 +30,7 @@ decrypts.`,
   fednode he encrypt quantities.csv --keys keys --to quantities.enc
   fednode he eval prices.enc quantities.enc --keys keys --to total.enc
   fednode he decrypt total.enc --keys keys`}
-	c.AddCommand(a.heKeygen(), a.heEncrypt(), a.heEval(), a.heDecrypt(), a.heInspect(), a.heParty())
+	c.AddCommand(a.heKeygen(), a.heEncrypt(), a.heEval(), a.heDecrypt(), a.heInspect(), a.heParty(), a.heExample())
 	return c
 }
 
