@@ -3,8 +3,11 @@ package threshold
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"fednode/compute"
 	"fednode/compute/he"
@@ -69,16 +72,9 @@ func keep(ctx context.Context, s *compute.Session, store *Store, k *KeyShare) er
 
 // generate deals ternary secrets over a ring and tries the result.
 func generate(ctx context.Context, s *compute.Session, r *ring.Ring, threshold int) (*sharing, error) {
-	n := len(s.Roster())
-	coin, err := s.Coin(ctx, "common reference string: public key")
+	v, seed, err := newDealing(ctx, s, r, threshold)
 	if err != nil {
 		return nil, err
-	}
-	seed := ring.Seed(coin)
-	v := &dealing{session: s, ring: r, mask: r.NewPoly(), threshold: threshold, dealers: make([]bool, n), points: make([]uint64, n)}
-	r.Uniform(v.mask, seed, "public") // as he.Parameters.PublicMask has it
-	for i := range n {
-		v.dealers[i], v.points[i] = true, uint64(i+1)
 	}
 	src := ring.FreshSource()
 	defer src.Wipe()
@@ -86,14 +82,35 @@ func generate(ctx context.Context, s *compute.Session, r *ring.Ring, threshold i
 	if err != nil {
 		return nil, err
 	}
-	out := &sharing{made, seed}
-	if left := n - len(made.excluded); left < threshold {
-		for _, err := range made.excluded {
-			made.wipe()
-			return nil, s.Fail(fmt.Errorf("%w; %d dealers are left, %d are needed", err, left, threshold))
-		}
+	return v.accept(ctx, made, seed)
+}
+
+// newDealing prepares a dealing of all parties to all, with a mask from a coin.
+func newDealing(ctx context.Context, s *compute.Session, r *ring.Ring, threshold int) (*dealing, ring.Seed, error) {
+	n := len(s.Roster())
+	coin, err := s.Coin(ctx, "common reference string: public key")
+	if err != nil {
+		return nil, ring.Seed{}, err
 	}
-	if err := out.prove(ctx, v, Bounds(n-len(made.excluded))); err != nil {
+	seed := ring.Seed(coin)
+	v := &dealing{session: s, ring: r, mask: r.NewPoly(), threshold: threshold, dealers: make([]bool, n), points: make([]uint64, n)}
+	r.Uniform(v.mask, seed, "public") // as he.Parameters.PublicMask has it
+	for i := range n {
+		v.dealers[i], v.points[i] = true, uint64(i+1)
+	}
+	return v, seed, nil
+}
+
+// accept tries what was dealt, if enough dealers are left.
+func (v *dealing) accept(ctx context.Context, made *dealt, seed ring.Seed) (*sharing, error) {
+	left := len(v.dealers) - len(made.excluded)
+	if left < v.threshold {
+		made.wipe()
+		causes := slices.Collect(maps.Values(made.excluded))
+		return nil, v.session.Fail(fmt.Errorf("%d dealers are left, %d are needed: %w", left, v.threshold, errors.Join(causes...)))
+	}
+	out := &sharing{made, seed}
+	if err := out.prove(ctx, v, Bounds(left)); err != nil {
 		made.wipe()
 		return nil, err
 	}
