@@ -244,10 +244,11 @@ func (k *Key) MarshalPublic() []byte { return k.marshalPublic() }
 // from.
 func ParseKey(b []byte) (*Key, error) { return parseKey(nil, b) }
 
-// parseKeyShare reads what marshal wrote. It checks that the share fits the key.
-func parseKeyShare(b []byte) (*KeyShare, error) {
+// parseKeyShare reads what marshal wrote, of p if that is given. It checks that the
+// share fits the key.
+func parseKeyShare(p *he.Parameters, b []byte) (*KeyShare, error) {
 	r := openFile(b, kindKeyShare)
-	k := &KeyShare{Key: r.public(nil), self: r.short()}
+	k := &KeyShare{Key: r.public(p), self: r.short()}
 	if r.err == nil && k.self >= len(k.parties) {
 		r.fail("the share of party %d of %d", k.self, len(k.parties))
 	}

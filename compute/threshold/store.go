@@ -233,7 +233,7 @@ func (st *Store) load(id KeyID, epoch uint32) (*KeyShare, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	defer clear(plain)
-	k, err := parseKeyShare(plain)
+	k, err := parseKeyShare(nil, plain)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

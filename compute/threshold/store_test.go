@@ -165,7 +165,7 @@ func TestSharesDoNotPrint(t *testing.T) {
 func TestFilesRefused(t *testing.T) {
 	k := generated(t, small(t), smallPolicy, 3)[0].share
 	good := k.marshal()
-	_, err := parseKeyShare(good)
+	_, err := parseKeyShare(nil, good)
 	must(t, err)
 	size := len(good)
 	for what, b := range map[string][]byte{
@@ -183,7 +183,7 @@ func TestFilesRefused(t *testing.T) {
 		"a threshold of 9":     edit(good, 55, 9),
 		"a place that is none": edit(good, size-2*he.PolySize(k.p.KeyRing())-1, 3),
 	} {
-		if _, err := parseKeyShare(b); !errors.Is(err, ErrMalformed) {
+		if _, err := parseKeyShare(nil, b); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -141,7 +141,11 @@ func tcpNets(t testing.TB, members []*member) []compute.Net {
 // generated returns members that hold a key.
 func generated(t testing.TB, p *he.Parameters, policy Policy, n int) []*member {
 	t.Helper()
-	members := newMembers(t, orgs(n)...)
+	return generatedBy(t, p, policy, newMembers(t, orgs(n)...))
+}
+
+func generatedBy(t testing.TB, p *he.Parameters, policy Policy, members []*member) []*member {
+	t.Helper()
 	must(t, errors.Join(inSession(t, members, func(s *compute.Session, m *member) (err error) {
 		m.share, err = Generate(t.Context(), s, m.store, p, policy)
 		return err
