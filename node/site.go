@@ -55,6 +55,7 @@ type Options struct {
 	Advertise    []string
 	Passphrase   hsm.Passphrase // of the keyring; hsm.Unprotected() is explicit only
 	PassFile     string         // recorded in node.yaml as where the passphrase is read at start; default: it is asked for
+	Credential   string         // like PassFile: the name of a systemd credential, see package node/service
 	Agents       string         // YAML of node.yaml's agents section; default the builtin agents
 	Now          func() time.Time
 }
@@ -184,7 +185,7 @@ func (o *Options) yaml() []byte {
 	for _, a := range o.Advertise {
 		fmt.Fprintf(&b, "  - %q\n", a)
 	}
-	if o.Passphrase.IsUnprotected() || o.PassFile != "" {
+	if o.Passphrase.IsUnprotected() || o.PassFile != "" || o.Credential != "" {
 		b.WriteString("keys:\n")
 	}
 	switch {
@@ -192,6 +193,8 @@ func (o *Options) yaml() []byte {
 		b.WriteString("  unprotected: true   # no passphrase: whoever reads the disk has the keys\n")
 	case o.PassFile != "":
 		fmt.Fprintf(&b, "  passphrase: {file: %q}\n", o.PassFile)
+	case o.Credential != "":
+		fmt.Fprintf(&b, "  passphrase: {credential: %q}\n", o.Credential)
 	default:
 		b.WriteString("  # the passphrase is asked for at start; or name its place: passphrase: {file: …}, {env: …} or {credential: …}\n")
 	}
