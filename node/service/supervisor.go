@@ -54,9 +54,6 @@ func take(name string) string {
 // Ready says that the node serves. A supervisor that was told cannot be told that it does not.
 func (s *Supervisor) Ready(status string) error { return s.tell("READY=1\nSTATUS=" + oneLine(status)) }
 
-// Status says in one line what the node does.
-func (s *Supervisor) Status(status string) error { return s.tell("STATUS=" + oneLine(status)) }
-
 // Stopping says that the node stops in good order.
 func (s *Supervisor) Stopping() error { return s.tell("STOPPING=1\nSTATUS=stopping") }
 

@@ -62,7 +62,6 @@ func TestSupervisorIsTold(t *testing.T) {
 		want string
 	}{
 		{func() error { return s.Ready("3 members\nWATCHDOG=trigger") }, "READY=1\nSTATUS=3 members WATCHDOG=trigger"},
-		{func() error { return s.Status("busy") }, "STATUS=busy"},
 		{s.Stopping, "STOPPING=1\nSTATUS=stopping"},
 	} {
 		if err := step.do(); err != nil {
