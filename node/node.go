@@ -16,6 +16,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"fednode/flow"
 	"fednode/flow/agent"
@@ -96,6 +97,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		return nil, err
 	}
 	n.governor.rekey = n.useNewKey
+	n.transport.Handle(msgDoctor, (&looker{node: n, asked: map[transport.OrgID]*rate.Limiter{}}).handle)
 	if n.agents, err = agent.NewSet(site.Config.Agents, agent.Env{Dir: site.Dir, Logger: n.log}); err != nil {
 		return nil, err
 	}

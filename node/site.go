@@ -119,12 +119,7 @@ func Create(dir string, o Options) (_ *Site, err error) {
 
 // AsksPassphrase reports whether the node.yaml in dir names no place where the passphrase is read.
 func AsksPassphrase(dir string) bool {
-	path := filepath.Join(dir, ConfigName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return false
-	}
-	c, err := config.LoadNode(path, data)
+	c, err := readConfig(dir)
 	if err != nil {
 		return false
 	}
@@ -132,16 +127,21 @@ func AsksPassphrase(dir string) bool {
 	return !named
 }
 
-// load reads node.yaml and opens the database, which is the lock against a second process.
-func (s *Site) load() error {
-	path := filepath.Join(s.Dir, ConfigName)
+// readConfig reads the node.yaml in dir.
+func readConfig(dir string) (*config.Node, error) {
+	path := filepath.Join(dir, ConfigName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", s.Dir, path)
+		return nil, fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", dir, path)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
-	if s.Config, err = config.LoadNode(path, data); err != nil {
+	return config.LoadNode(path, data)
+}
+
+// load reads node.yaml and opens the database, which is the lock against a second process.
+func (s *Site) load() (err error) {
+	if s.Config, err = readConfig(s.Dir); err != nil {
 		return err
 	}
 	s.db, err = store.Open(filepath.Join(s.Dir, dbName), store.Options{})

@@ -1,17 +1,21 @@
 package transport
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sys/unix"
 
 	"fednode/store"
+	"fednode/transport/pki"
 )
 
 // ErrOwnCertificate is wrapped by the errors of [Node.Probe] that mean that the peer was reached and refuses this node's
@@ -140,4 +144,80 @@ func (c *tcpConn) rtt() (d time.Duration) {
 		}
 	})
 	return d
+}
+
+// Clock returns how far ahead the clock of a member's node is, to a second or so. It asks over the TCP lane and shows no
+// certificate, so that it gets an answer where the clocks are so far apart that neither holds the other's for valid.
+func (n *Node) Clock(ctx context.Context, org OrgID) (ahead time.Duration, err error) {
+	d := &dialer{n: n, org: org}
+	targets, err := d.targets(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s: %w", ErrUnreachable, org, err)
+	}
+	var ways []way[time.Duration]
+	for _, to := range targets {
+		ways = append(ways, way[time.Duration]{"tcp " + to.addr.String(), raceDelay, func(ctx context.Context) (time.Duration, error) {
+			return n.askClock(ctx, org, to.addr)
+		}})
+	}
+	ahead, _, err = race(ctx, ways, func(time.Duration) {})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s: %w", ErrUnreachable, org, err)
+	}
+	return ahead, nil
+}
+
+func (n *Node) askClock(ctx context.Context, org OrgID, at net.Addr) (time.Duration, error) {
+	raw, err := n.c.Dial(ctx, at.String())
+	if err != nil {
+		return 0, err
+	}
+	defer raw.Close()
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	t := tls.Client(raw, n.clockTLS(org))
+	if err := t.HandshakeContext(ctx); err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+string(org)+"/health", nil)
+	if err != nil {
+		return 0, err
+	}
+	sent := n.c.Now()
+	if err := req.Write(t); err != nil {
+		return 0, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(t, webFields)), req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	arrived := n.c.Now()
+	there, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return 0, fmt.Errorf("the answer's date: %w", err)
+	}
+	return there.Sub(sent.Add(arrived.Sub(sent) / 2).Truncate(time.Second)), nil
+}
+
+// clockTLS takes org's certificate as of the time at which it was made.
+func (n *Node) clockTLS(org OrgID) *tls.Config {
+	c := baseTLS("http/1.1")
+	c.ServerName = string(org)
+	c.InsecureSkipVerify = true // replaced by what follows
+	negotiated := c.VerifyConnection
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := negotiated(cs); err != nil {
+			return err
+		}
+		set := n.c.Members()
+		m, ok := set.Get(org)
+		if !ok || len(cs.PeerCertificates) == 0 {
+			return fmt.Errorf("%s is not a member, or shows no certificate", org)
+		}
+		leaf := cs.PeerCertificates[0]
+		_, err := pki.VerifyPeer(rawChain(cs), m.Roots, string(org), set.FederationID(), leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2))
+		return err
+	}
+	return c
 }
