@@ -99,7 +99,7 @@ const (
 	leafAlarm = time.Hour
 	// authorityAlarm is before the end of a certificate that people have to renew.
 	authorityAlarm = 30 * 24 * time.Hour
-	// unseenAlarm is how long entries of the own log may be unconfirmed by every other member. The chair and each member
+	// unseenAlarm is how long entries of the own log may be unseen by every other member. The chair and each member
 	// exchange messages every hour.
 	unseenAlarm = 2 * time.Hour
 )
@@ -207,19 +207,19 @@ func (n *Node) lookAtGovernance(c *chart) {
 
 // lookAtLog says how far the other members have seen this organisation's own log.
 func (n *Node) lookAtLog(c *chart) {
-	size, confirmed, by, others := n.Log.Head().Size, int64(0), transport.OrgID(""), 0
+	size, shown, to, others := n.Log.Head().Size, int64(0), transport.OrgID(""), 0
 	for _, m := range n.site.members.Current().All() {
 		if m.ID == n.site.Org() {
 			continue
 		}
 		others++
-		if r := n.transport.Reach(m.ID); r.Confirmed > confirmed {
-			confirmed, by = r.Confirmed, m.ID
+		if r := n.transport.Reach(m.ID); r.Shown > shown {
+			shown, to = r.Shown, m.ID
 		}
 	}
 	now, since := n.site.now(), n.started
-	if by != "" && confirmed < size {
-		if b, err := n.Log.Entry(confirmed); err == nil {
+	if to != "" && shown < size {
+		if b, err := n.Log.Entry(shown); err == nil {
 			if e, err := ledger.ParseEntry(b); err == nil {
 				if at, err := time.Parse(time.RFC3339, e.Timestamp); err == nil {
 					since = at
@@ -229,14 +229,14 @@ func (n *Node) lookAtLog(c *chart) {
 	}
 	switch {
 	case others == 0:
-		c.ok(CheckLog, entries(size)+"; there is no other member to confirm them")
-	case confirmed < size && now.Sub(since) > unseenAlarm:
-		c.problem(CheckLog, fmt.Sprintf("%s of this node's log, the oldest from %s ago, are confirmed by no other member", entries(size-confirmed), age(now.Sub(since))),
+		c.ok(CheckLog, entries(size)+"; there is no other member to see them")
+	case shown < size && now.Sub(since) > unseenAlarm:
+		c.problem(CheckLog, fmt.Sprintf("%s of this node's log, the oldest from %s ago, have been seen by no other member", entries(size-shown), age(now.Sub(since))),
 			"reach any member: fednode doctor says what is in the way; until then, nobody can notice if they are lost")
-	case by == "":
-		c.ok(CheckLog, entries(size)+", of which no member has confirmed any since this node started")
+	case to == "":
+		c.ok(CheckLog, entries(size)+", of which no member was shown any since this node started")
 	default:
-		c.ok(CheckLog, fmt.Sprintf("%s, %d confirmed by %s", entries(size), confirmed, by))
+		c.ok(CheckLog, fmt.Sprintf("%s, %d seen by %s", entries(size), shown, to))
 	}
 }
 

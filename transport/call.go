@@ -241,7 +241,7 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 		}
 		reply, err := n.verifyReply(d.org, out, wire, proof)
 		if err == nil {
-			n.confirmed(d.org, known)
+			n.shown(d.org, known)
 		}
 		if err == nil && again && reply.Refusal != nil && reply.Refusal.Code == CodeReplayed {
 			return nil, fmt.Errorf("%w: the connection was lost, and the first delivery had arrived", ErrUnknownOutcome)

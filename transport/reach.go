@@ -38,9 +38,9 @@ type Reach struct {
 	Last   time.Time `json:"last,omitzero"`   // when there was a live connection, to or from it, since this node started
 	Failed time.Time `json:"failed,omitzero"` // since when connecting to it fails, if it does
 	Error  string    `json:"error,omitempty"` // of the last try
-	// Confirmed is how many entries of this organisation's own log the member has answered for: it has seen a checkpoint
-	// that covers them since this node started.
-	Confirmed int64 `json:"confirmed"`
+	// Shown is how many entries of this organisation's own log are covered by the newest checkpoint that the member was
+	// shown since this node started: with a request that it answered, or an answer that went out to it.
+	Shown int64 `json:"shown"`
 }
 
 // Reach returns what is known of the way to a member.
@@ -121,9 +121,9 @@ func (n *Node) KnownHead(org OrgID) (out KnownHead, err error) {
 	return out, err
 }
 
-// confirmed notes that a member has answered a message whose proof was against a checkpoint of size entries.
-func (n *Node) confirmed(org OrgID, size int64) {
-	n.reached(org, func(r *Reach) { r.Confirmed = max(r.Confirmed, size) })
+// shown notes that a member has a proof against a checkpoint of size entries or more.
+func (n *Node) shown(org OrgID, size int64) {
+	n.reached(org, func(r *Reach) { r.Shown = max(r.Shown, size) })
 }
 
 func (c quicConn) rtt() time.Duration { return c.ConnectionStats().SmoothedRTT }

@@ -20,14 +20,14 @@ func TestReach(t *testing.T) {
 			t.Errorf("before anything was tried: %+v", r)
 		}
 		a.mustCall(t, "org-b")
-		if r := a.Reach("org-b"); r.Last.IsZero() || !r.Failed.IsZero() || r.Confirmed < 1 {
+		if r := a.Reach("org-b"); r.Last.IsZero() || !r.Failed.IsZero() || r.Shown < 1 {
 			t.Errorf("after a call: %+v", r)
 		}
 		if s := a.Sessions(); len(s) != 1 || s[0].RTT < 2*latency || s[0].RTT > 3*latency || s[0].Expires.Before(time.Now()) {
 			t.Errorf("session %+v", s)
 		}
 		time.Sleep(3 * time.Second)
-		if r := b.Reach("org-a"); time.Since(r.Last) > 2*time.Second || r.Confirmed != 0 {
+		if r := b.Reach("org-a"); time.Since(r.Last) > 2*time.Second || r.Shown < 2 {
 			t.Errorf("seen from the other end: %+v", r)
 		}
 		known, err := b.KnownHead("org-a")

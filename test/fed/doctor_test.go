@@ -154,7 +154,7 @@ func TestDoctorNamesAnUnseenLog(t *testing.T) {
 		f.must(a.Node.Engine.RecordOperation(context.Background(), "tester", "operation", "test", "test", ""))
 		time.Sleep(3 * time.Hour)
 		f.Network.Cut(a, b, false)
-		f.wantProblems(a, b, []string{"log by org-a about org-a"}, "confirmed by no other member")
+		f.wantProblems(a, b, []string{"log by org-a about org-a"}, "seen by no other member")
 	})
 }
 
