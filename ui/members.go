@@ -41,6 +41,13 @@ func (s *Server) memberRoutes() {
 		}
 		return candidateReply(s.node.Approve(r.Context(), caller(r), q.Name, q.Withdraw))
 	})
+	s.handle("POST /v1/doctor", func(r *http.Request) (any, error) {
+		var q DoctorRequest
+		if err := decode(r, &q); err != nil {
+			return nil, err
+		}
+		return s.node.Doctor(r.Context(), q.Members...)
+	})
 	s.handle("GET /v1/charter", func(r *http.Request) (any, error) { return s.node.Charter(), nil })
 	s.handle("POST /v1/charter", func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(r.Body)
@@ -80,6 +87,11 @@ func (c *Client) Candidates(ctx context.Context) ([]node.CandidateView, error) {
 func (c *Client) Approve(ctx context.Context, name string, withdraw bool) (string, error) {
 	reply, err := call[CandidateReply](ctx, c, "POST", "/v1/candidates/approve", ApproveRequest{name, withdraw})
 	return reply.Hash, err
+}
+
+// Doctor has the node look at itself and at the way to and from the given members, or all.
+func (c *Client) Doctor(ctx context.Context, members ...transport.OrgID) (node.Diagnosis, error) {
+	return call[node.Diagnosis](ctx, c, "POST", "/v1/doctor", DoctorRequest{members})
 }
 
 // Charter returns the charter in force.

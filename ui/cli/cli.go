@@ -126,7 +126,7 @@ Start with:  fednode demo`,
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "output format: table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("directory")
-	root.AddCommand(a.runCommand(), a.status(), a.members(), a.charter(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
+	root.AddCommand(a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
 		a.agents(), a.he(), a.demo(), a.version(), a.man())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd() // now, so that it is held to what the others are
