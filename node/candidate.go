@@ -298,7 +298,7 @@ func (c *clerk) views() []CandidateView {
 	set := c.gov.Current()
 	out := []CandidateView{}
 	for hash, x := range c.open {
-		if !x.Rejected {
+		if t, _ := set.Stand(x.Candidate, nil); !x.Rejected && !t.InForce {
 			out = append(out, c.view(set, hash, x))
 		}
 	}

@@ -34,7 +34,7 @@ func (f *siteFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.o.Name, "name", "", "name of the organisation, for people (default its id)")
 	fl.StringVar(&f.o.Domain, "domain", "", "DNS domain of the organisation, which its certificates may name")
 	fl.StringVar(&f.o.Jurisdiction, "jurisdiction", "", "jurisdiction that the organisation is under, which policies may look at")
-	fl.StringVar(&f.o.Instance, "instance", "", "name of this node in the organisation (default <org>-1)")
+	fl.StringVar(&f.o.Instance, "instance", "", "name of this node in the organisation (default its id with -1)")
 	fl.StringVar(&f.passFile, "passphrase-file", "", "file with the passphrase of the keys, mode 0600 (default: one is made)")
 	fl.BoolVar(&f.run, "run", false, "then run the node here, in the foreground")
 	_ = c.MarkFlagFilename("passphrase-file")
