@@ -81,14 +81,15 @@ type clerk struct {
 
 	mu      sync.Mutex
 	open    map[string]*candidate
-	version uint64            // counts what the members do not know yet; at the chair
-	acked   map[string]string // elsewhere: what the chair has confirmed of a candidate
-	trouble map[string]string // elsewhere: why the chair has not
+	version uint64                 // counts what the members do not know yet; at the chair
+	acked   map[string]string      // elsewhere: what the chair has confirmed of a candidate
+	trouble map[string]string      // elsewhere: why the chair has not
+	checked map[string]*member.Set // under which a candidate was last found to be possible
 }
 
 func newClerk(gov *member.Governance, site *Site, changed func()) (*clerk, error) {
 	c := &clerk{gov: gov, self: site.Org(), db: site.db, now: site.now, approver: site.approver, changed: changed,
-		open: map[string]*candidate{}, acked: map[string]string{}, trouble: map[string]string{}}
+		open: map[string]*candidate{}, acked: map[string]string{}, trouble: map[string]string{}, checked: map[string]*member.Set{}}
 	err := c.db.View(func(tx *store.Tx) error {
 		b := tx.Bucket(bucketCandidates)
 		if b == nil {
@@ -138,6 +139,7 @@ func (c *clerk) keep(ctx context.Context, hash string, x *candidate, also ...fun
 		delete(c.open, hash)
 		delete(c.acked, hash)
 		delete(c.trouble, hash)
+		delete(c.checked, hash)
 	} else {
 		c.open[hash] = x
 	}
@@ -164,9 +166,6 @@ func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transpo
 	if t, _ := set.Stand(m, nil); t.InForce {
 		return hash, nil
 	}
-	if err := set.Check(m); err != nil {
-		return "", err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x, known := c.open[hash]; known && !x.Rejected {
@@ -174,6 +173,9 @@ func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transpo
 			return hash, nil
 		}
 		return hash, c.keep(ctx, hash, x, also...)
+	}
+	if err := set.Check(m); err != nil {
+		return "", err
 	}
 	count := 0
 	for _, x := range c.open {
@@ -270,7 +272,7 @@ func (c *clerk) enact(ctx context.Context) {
 		x := c.open[hash]
 		t, valid := set.Stand(x.Candidate, x.Approvals)
 		since, err := time.Parse(time.RFC3339, x.Since)
-		if t.InForce || err != nil || c.now().Sub(since) > candidateLife || set.Check(x.Candidate) != nil {
+		if t.InForce || err != nil || c.now().Sub(since) > candidateLife || !c.possible(hash, x, set) {
 			if err := c.keep(ctx, hash, nil); err != nil {
 				return
 			}
@@ -289,6 +291,19 @@ func (c *clerk) enact(ctx context.Context) {
 			set = c.gov.Current()
 		}
 	}
+}
+
+// possible reports whether a candidate may still come into force. It verifies signatures, so once for each set. c.mu is
+// held.
+func (c *clerk) possible(hash string, x *candidate, set *member.Set) bool {
+	if c.checked[hash] == set {
+		return true
+	}
+	if set.Check(x.Candidate) != nil {
+		return false
+	}
+	c.checked[hash] = set
+	return true
 }
 
 // views returns the candidates, oldest first.

@@ -148,6 +148,9 @@ func (h *host) candidateOf(i *invitation, q *invite.Request) (member.Candidate, 
 	case known:
 		return c, nil
 	}
+	if hash, err := c.Hash(); err == nil && i.Use != nil && i.Use.Hash == hash {
+		return c, nil // it was checked then
+	}
 	if err := h.gov.Current().Check(c); err != nil {
 		return deny("%s", err.Error())
 	}
