@@ -174,7 +174,7 @@ func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out
 		return nil
 	}
 	for _, e := range r.Endpoints[:min(len(r.Endpoints), maxReached)] {
-		for _, at := range h.transport.Reach(ctx, e, verify) {
+		for _, at := range h.transport.CallBack(ctx, e, verify) {
 			v := invite.Reach{Endpoint: e, Lane: string(at.Lane), OK: at.Err == nil, Millis: at.RTT.Milliseconds()}
 			switch {
 			case errors.Is(at.Err, errOtherNode):

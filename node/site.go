@@ -60,6 +60,7 @@ type Options struct {
 	Passphrase   hsm.Passphrase // of the keyring; hsm.Unprotected() is explicit only
 	PassFile     string         // recorded in node.yaml as where the passphrase is read at start; default: it is asked for
 	MakePass     bool           // instead of both: a passphrase is made, and put into the file PassphraseName
+	Credential   string         // like PassFile: the name of a systemd credential, see package node/service
 	Agents       string         // YAML of node.yaml's agents section; default the builtin agents
 	Now          func() time.Time
 }
@@ -203,12 +204,7 @@ func Prepare(dir string, o Options, ask hsm.Passphrase) (s *Site, made bool, err
 
 // AsksPassphrase reports whether the node.yaml in dir names no place where the passphrase is read.
 func AsksPassphrase(dir string) bool {
-	path := filepath.Join(dir, ConfigName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return false
-	}
-	c, err := config.LoadNode(path, data)
+	c, err := readConfig(dir)
 	if err != nil {
 		return false
 	}
@@ -216,16 +212,21 @@ func AsksPassphrase(dir string) bool {
 	return !named
 }
 
-// load reads node.yaml and opens the database, which is the lock against a second process.
-func (s *Site) load() error {
-	path := filepath.Join(s.Dir, ConfigName)
+// readConfig reads the node.yaml in dir.
+func readConfig(dir string) (*config.Node, error) {
+	path := filepath.Join(dir, ConfigName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", s.Dir, path)
+		return nil, fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", dir, path)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
-	if s.Config, err = config.LoadNode(path, data); err != nil {
+	return config.LoadNode(path, data)
+}
+
+// load reads node.yaml and opens the database, which is the lock against a second process.
+func (s *Site) load() (err error) {
+	if s.Config, err = readConfig(s.Dir); err != nil {
 		return err
 	}
 	s.db, err = store.Open(filepath.Join(s.Dir, dbName), store.Options{})
@@ -269,7 +270,7 @@ func (o *Options) yaml() []byte {
 	for _, a := range o.Advertise {
 		fmt.Fprintf(&b, "  - %q\n", a)
 	}
-	if o.Passphrase.IsUnprotected() || o.PassFile != "" {
+	if o.Passphrase.IsUnprotected() || o.PassFile != "" || o.Credential != "" {
 		b.WriteString("keys:\n")
 	}
 	switch {
@@ -277,6 +278,8 @@ func (o *Options) yaml() []byte {
 		b.WriteString("  unprotected: true   # no passphrase: whoever reads the disk has the keys\n")
 	case o.PassFile != "":
 		fmt.Fprintf(&b, "  passphrase: {file: %q}\n", o.PassFile)
+	case o.Credential != "":
+		fmt.Fprintf(&b, "  passphrase: {credential: %q}\n", o.Credential)
 	default:
 		b.WriteString("  # the passphrase is asked for at start; or name its place: passphrase: {file: …}, {env: …} or {credential: …}\n")
 	}

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"fednode/flow"
 	"fednode/store"
 	"fednode/transport"
@@ -136,22 +134,11 @@ func (n *Node) Status() (Status, error) {
 	return st, err
 }
 
-func freeDisk(dir string) (uint64, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return 0, fmt.Errorf("free disk of %s: %w", dir, err)
-	}
-	return fs.Bavail * uint64(fs.Bsize), nil
-}
-
 // Health is what /health, /livez and /readyz answer.
 type Health struct {
 	Status string            `json:"status"` // healthy or unhealthy
 	Checks map[string]string `json:"checks"` // each "ok" or what is wrong
 }
-
-// minFreeDisk is below what a node calls itself unhealthy, in bytes.
-const minFreeDisk = 64 << 20
 
 // Health checks that the node serves, that its certificate is valid, that the disk has room and that the members stand
 // behind the governance log.

@@ -22,7 +22,7 @@ const callbackLinger = 5 * time.Second
 // maxCallbacks bounds the connections that a callback listener has at once, on each lane.
 const maxCallbacks = 16
 
-// ServeCallbacks answers the handshakes of [Node.Reach] on conn, which it does not close, and ln, which it does, until
+// ServeCallbacks answers the handshakes of [Node.CallBack] on conn, which it does not close, and ln, which it does, until
 // ctx ends. chain is the leaf that is shown, root last.
 func ServeCallbacks(ctx context.Context, conn net.PacketConn, ln net.Listener, chain tls.Certificate, now func() time.Time) error {
 	conf := baseTLS(joinProtocol)
@@ -101,37 +101,37 @@ func callbacksTCP(ctx context.Context, ln net.Listener, conf *tls.Config, work *
 	}
 }
 
-// Reached is how an endpoint answered over one lane.
-type Reached struct {
+// A Callback is how a joiner's endpoint answered over one lane.
+type Callback struct {
 	Endpoint string
 	Lane     Lane
 	RTT      time.Duration // of the handshake
 	Err      error
 }
 
-// Reach calls back a joiner at endpoint, "host:port", over both lanes at once, from where this node calls members. verify
+// CallBack calls a joiner back at endpoint, "host:port", over both lanes at once, from where this node calls members. verify
 // judges the chain that is shown there, as with [JoinDialer.Dial].
-func (n *Node) Reach(ctx context.Context, endpoint string, verify func(chain []*x509.Certificate) error) []Reached {
+func (n *Node) CallBack(ctx context.Context, endpoint string, verify func(chain []*x509.Certificate) error) []Callback {
 	select {
 	case <-n.ready:
 	case <-ctx.Done():
 		return nil
 	}
-	out := make([]Reached, len(n.lanes()))
+	out := make([]Callback, len(n.lanes()))
 	addrs, err := n.c.Resolve(ctx, endpoint)
 	if err == nil && len(addrs) == 0 {
 		err = errors.New("no address")
 	}
 	var work sync.WaitGroup
 	for i, lane := range n.lanes() {
-		out[i] = Reached{Endpoint: endpoint, Lane: lane, Err: err}
+		out[i] = Callback{Endpoint: endpoint, Lane: lane, Err: err}
 		if err != nil {
 			continue
 		}
 		work.Go(func() {
 			for _, a := range addrs[:min(len(addrs), maxAddresses)] {
 				began := time.Now()
-				if out[i].Err = n.callBack(ctx, lane, a, verify); out[i].Err == nil {
+				if out[i].Err = n.callOver(ctx, lane, a, verify); out[i].Err == nil {
 					out[i].RTT = time.Since(began)
 					return
 				}
@@ -142,7 +142,7 @@ func (n *Node) Reach(ctx context.Context, endpoint string, verify func(chain []*
 	return out
 }
 
-func (n *Node) callBack(ctx context.Context, lane Lane, a net.Addr, verify func(chain []*x509.Certificate) error) error {
+func (n *Node) callOver(ctx context.Context, lane Lane, a net.Addr, verify func(chain []*x509.Certificate) error) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	conf := JoinDialer{Now: n.c.Now}.tls(verify)

@@ -84,6 +84,11 @@ type RenewRequest struct {
 	Drop   bool `json:"drop,omitempty"`   // the earlier ones are not to be trusted any more
 }
 
+// DoctorRequest names the members to look at; none means all.
+type DoctorRequest struct {
+	Members []transport.OrgID `json:"members,omitempty"`
+}
+
 // CandidateReply names a candidate.
 type CandidateReply struct {
 	Hash string `json:"hash"`

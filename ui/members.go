@@ -64,6 +64,13 @@ func (s *Server) memberRoutes() {
 		}
 		return list(s.node.RevokeInvitation(r.Context(), caller(r), q.Name))
 	})
+	s.handle("POST /v1/doctor", func(r *http.Request) (any, error) {
+		var q DoctorRequest
+		if err := decode(r, &q); err != nil {
+			return nil, err
+		}
+		return s.node.Doctor(r.Context(), q.Members...)
+	})
 	s.handle("GET /v1/charter", func(r *http.Request) (any, error) { return s.node.Charter(), nil })
 	s.handle("POST /v1/charter", func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(r.Body)
@@ -124,6 +131,11 @@ func (c *Client) Invitations(ctx context.Context) ([]node.InvitationView, error)
 // RevokeInvitation ends the open invitations of an organisation, or the one whose id begins so.
 func (c *Client) RevokeInvitation(ctx context.Context, name string) ([]node.InvitationView, error) {
 	return call[[]node.InvitationView](ctx, c, "POST", "/v1/invitations/revoke", RevokeRequest{name})
+}
+
+// Doctor has the node look at itself and at the way to and from the given members, or all.
+func (c *Client) Doctor(ctx context.Context, members ...transport.OrgID) (node.Diagnosis, error) {
+	return call[node.Diagnosis](ctx, c, "POST", "/v1/doctor", DoctorRequest{members})
 }
 
 // Charter returns the charter in force.

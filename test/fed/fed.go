@@ -40,15 +40,16 @@ func Main(m *testing.M) {
 
 // Options say what a federation is made of. All fields are optional.
 type Options struct {
-	Orgs      int                      // default 3: org-a, org-b, org-c
-	Strangers int                      // organisations more, with data directories, that are no members yet
-	Seed      uint64                   // of the network
-	Latency   time.Duration            // of a packet; default 5 ms
-	Agents    map[int]string           // node.yaml's agents section, by organisation
-	Limits    transport.Limits         // of every node
-	Loopback  bool                     // real UDP on the loopback interface instead of a simulated network
-	Hostile   map[int]bool             // organisations whose node is the test's to play; see [Org.Transport]
-	Handlers  func(o *Org, n *Hostile) // what a hostile organisation answers
+	Orgs      int                        // default 3: org-a, org-b, org-c
+	Strangers int                        // organisations more, with data directories, that are no members yet
+	Seed      uint64                     // of the network
+	Latency   time.Duration              // of a packet; default 5 ms
+	Agents    map[int]string             // node.yaml's agents section, by organisation
+	Limits    transport.Limits           // of every node
+	Resolve   map[int]transport.Resolver // instead of DNS, by organisation
+	Loopback  bool                       // real UDP on the loopback interface instead of a simulated network
+	Hostile   map[int]bool               // organisations whose node is the test's to play; see [Org.Transport]
+	Handlers  func(o *Org, n *Hostile)   // what a hostile organisation answers
 }
 
 // A Federation is its organisations, the first of which chairs it.
@@ -190,7 +191,7 @@ func (o *Org) Skew(d time.Duration) { o.skew.Store(int64(d)) }
 func (o *Org) start() {
 	o.f.t.Helper()
 	log := slog.New(slog.NewTextHandler(logWriter{o}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	n, err := node.New(o.site, node.Runtime{Conn: o.conn, Listen: o.listen(), Dial: o.dialer(), Logger: log, Limits: o.f.options.Limits})
+	n, err := node.New(o.site, node.Runtime{Conn: o.conn, Listen: o.listen(), Dial: o.dialer(), Resolve: o.resolver(), Logger: log, Limits: o.f.options.Limits})
 	o.f.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	o.Node, o.cancel, o.stopped = n, cancel, make(chan error, 1)
@@ -219,6 +220,15 @@ func (o *Org) listen() net.Listener {
 func (o *Org) dialer() transport.Dialer {
 	if o.f.Network != nil {
 		return o.f.Network.host(o).Dial
+	}
+	return nil
+}
+
+func (o *Org) resolver() transport.Resolver {
+	for i, other := range o.f.Orgs {
+		if other == o {
+			return o.f.options.Resolve[i]
+		}
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ Start with:  fednode demo, then fednode init or fednode join`,
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "output format: table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("directory")
-	root.AddCommand(a.init(), a.invite(), a.join(), a.runCommand(), a.status(), a.members(), a.charter(), a.ca(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
+	root.AddCommand(a.init(), a.invite(), a.join(), a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.ca(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
 		a.agents(), a.demo(), a.version(), a.man())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd() // now, so that it is held to what the others are

@@ -16,6 +16,7 @@ import (
 
 	"fednode/hsm"
 	"fednode/node"
+	"fednode/node/service"
 	"fednode/transport"
 )
 
@@ -40,8 +41,8 @@ func (f *siteFlags) register(c *cobra.Command) {
 	_ = c.MarkFlagFilename("passphrase-file")
 }
 
-// complete turns the flags into options of the organisation's node.
-func (f *siteFlags) complete(org transport.OrgID) error {
+// complete turns the flags into options of the organisation's node on dir.
+func (f *siteFlags) complete(dir string, org transport.OrgID) error {
 	f.o.Org = org
 	_, port, err := net.SplitHostPort(f.o.Listen)
 	if err != nil || port == "0" || port == "" {
@@ -52,6 +53,11 @@ func (f *siteFlags) complete(org transport.OrgID) error {
 			a = net.JoinHostPort(strings.Trim(a, "[]"), port)
 		}
 		f.o.Advertise = append(f.o.Advertise, a)
+	}
+	if f.passFile == "" && service.Wanted(dir) {
+		f.o.Credential = service.Credential
+		f.o.Passphrase, err = service.Options{}.Passphrase()
+		return err
 	}
 	if f.passFile == "" {
 		f.o.MakePass = true
@@ -67,7 +73,7 @@ func (f *siteFlags) complete(org transport.OrgID) error {
 
 // prepare opens the data directory, or makes it. What the flags say of one that is there is said by its node.yaml.
 func (a *app) prepare(c *cobra.Command, f *siteFlags, org transport.OrgID) (*node.Site, error) {
-	if err := f.complete(org); err != nil {
+	if err := f.complete(a.dir, org); err != nil {
 		return nil, err
 	}
 	ask, err := a.askPassphrase()
@@ -177,9 +183,13 @@ type launched struct {
 	Command string `json:"command,omitempty"` // that starts it, if it does not run
 }
 
-// launch says how to start the node of a data directory that is complete.
+// launch makes the node of a data directory that is complete a service, where that is wanted, or says how to start it.
 func (a *app) launch(ctx context.Context) (launched, error) {
-	return launched{Command: "fednode -D " + a.dir + " run"}, ctx.Err()
+	if !service.Wanted(a.dir) {
+		return launched{Command: "fednode -D " + a.dir + " run"}, nil
+	}
+	r, err := service.Install(ctx, service.Options{})
+	return launched{Running: r.Started, Command: r.Command}, err
 }
 
 // elapsed is a duration as the output shows it.
