@@ -3,6 +3,7 @@ package hsm
 import (
 	"bytes"
 	"crypto"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,42 +11,40 @@ import (
 	"filippo.io/age"
 )
 
-// Export writes the private key that uri names into a new file of its own, encrypted to a passphrase of its own: for a
-// key that is taken off this machine, where the keyring is not. The public age tool opens it (age -d FILE), and so does
-// [OpenExported]. An existing file is never overwritten: ErrExists.
-func (k *Keyring) Export(uri, path string, p Passphrase) error {
-	return k.export(uri, path, p, workFactor)
+// Export returns the private key that uri names as a file of its own, encrypted to a passphrase of its own: for a key
+// that is taken off this machine, where the keyring is not. The public age tool opens it (age -d FILE), and so does
+// [OpenExported].
+func (k *Keyring) Export(uri string, p Passphrase) ([]byte, error) {
+	return k.export(uri, p, workFactor)
 }
 
-func (k *Keyring) export(uri, path string, p Passphrase, logN int) error {
-	from, err := k.keyFile(uri)
+func (k *Keyring) export(uri string, p Passphrase, logN int) ([]byte, error) {
+	fail := func(err error) ([]byte, error) { return nil, fmt.Errorf("export key %s: %w", uri, err) }
+	path, err := k.keyFile(uri)
 	if err != nil {
-		return fmt.Errorf("export key: %w", err)
+		return fail(err)
 	}
-	text, err := k.read(from)
+	text, err := k.read(path)
 	if err != nil {
-		return fmt.Errorf("export key %s: %w", uri, err)
+		return fail(err)
 	}
 	defer clear(text)
 	secret, err := p.read()
 	if err != nil {
-		return fmt.Errorf("export key %s: %w", uri, err)
+		return fail(err)
 	}
 	defer clear(secret)
 	recipient, err := age.NewScryptRecipient(string(secret))
 	if err != nil {
-		return fmt.Errorf("export key %s: %w", uri, err)
+		return fail(err)
 	}
 	recipient.SetWorkFactor(logN)
 	file, err := encryptArmored(text, recipient)
 	releaseDerivation()
 	if err != nil {
-		return fmt.Errorf("export key %s: %w", uri, err)
+		return fail(err)
 	}
-	if err := writePrivate(path, file, false); err != nil {
-		return fmt.Errorf("export key %s: %w", uri, err)
-	}
-	return nil
+	return file, nil
 }
 
 // keyFile returns the path that a file URI names.
@@ -57,31 +56,33 @@ func (k *Keyring) keyFile(uri string) (string, error) {
 	return k.inside(path, checkDir)
 }
 
-// OpenExported opens what [Keyring.Export] wrote, and returns its public key: proof that file and passphrase are good.
-func OpenExported(path string, p Passphrase) (crypto.PublicKey, error) {
-	file, err := readPrivate(path, maxKeyFile, ownerOnly)
-	if err != nil {
-		return nil, fmt.Errorf("open exported key: %w", err)
+// OpenExported opens what [Keyring.Export] returned, and returns its public key: proof that file and passphrase are good.
+func OpenExported(file []byte, p Passphrase) (crypto.PublicKey, error) {
+	if len(file) > maxKeyFile {
+		return nil, fmt.Errorf("exported key of %d bytes, the limit is %d: %w", len(file), maxKeyFile, ErrCorrupt)
 	}
 	secret, err := p.read()
 	if err != nil {
-		return nil, fmt.Errorf("open exported key: %w", err)
+		return nil, fmt.Errorf("exported key: %w", err)
 	}
 	defer clear(secret)
 	identity, err := age.NewScryptIdentity(string(secret))
 	if err != nil {
-		return nil, fmt.Errorf("open exported key: %w", err)
+		return nil, fmt.Errorf("exported key: %w", err)
 	}
 	identity.SetMaxWorkFactor(maxWorkFactor)
 	text, err := decryptArmored(file, identity)
 	releaseDerivation()
+	if errors.Is(err, age.ErrIncorrectIdentity) {
+		return nil, fmt.Errorf("exported key: %w", ErrWrongPassphrase)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open exported key %s: %w: %w", path, ErrWrongPassphrase, err)
+		return nil, fmt.Errorf("exported key: %w: %w", ErrCorrupt, err)
 	}
 	defer clear(text)
 	priv, err := parsePrivate(text)
 	if err != nil {
-		return nil, fmt.Errorf("open exported key %s: %w: %w", path, ErrCorrupt, err)
+		return nil, fmt.Errorf("exported key: %w: %w", ErrCorrupt, err)
 	}
 	defer wipePrivate(priv)
 	return priv.Public(), nil

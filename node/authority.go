@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,9 +57,9 @@ func OpenAuthority(dir string, ask hsm.Passphrase) (*Authority, error) {
 	return a, nil
 }
 
-// ExportRootKey writes the root's private key to a new file, encrypted to pass. With remove it then deletes it from the
-// data directory, once it has seen that the file opens and holds this root's key.
-func (a *Authority) ExportRootKey(path string, pass hsm.Passphrase, remove bool) error {
+// ExportRootKey writes the root's private key to f, which is new, encrypted to pass. With remove it then deletes it from
+// the data directory, once it has read f again and seen that it opens and holds this root's key.
+func (a *Authority) ExportRootKey(f *os.File, pass hsm.Passphrase, remove bool) error {
 	if !a.RootKey {
 		return fmt.Errorf("the root key of %s is not in %s any more: it was taken offline", a.Org, a.dir)
 	}
@@ -67,15 +68,27 @@ func (a *Authority) ExportRootKey(path string, pass hsm.Passphrase, remove bool)
 		return err
 	}
 	defer k.Close()
-	if err := k.Export(rootKey, path, pass); err != nil {
-		return err
-	}
-	pub, err := hsm.OpenExported(path, pass)
+	key, err := k.Export(rootKey, pass)
 	if err != nil {
 		return err
 	}
+	if _, err = f.Write(key); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return err
+	}
+	back := make([]byte, len(key)+1)
+	n, err := f.ReadAt(back, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	pub, err := hsm.OpenExported(back[:n], pass)
+	if err != nil {
+		return fmt.Errorf("%s, read again: %w; nothing was removed", f.Name(), err)
+	}
 	if own, ok := a.pub.(interface{ Equal(crypto.PublicKey) bool }); !ok || !own.Equal(pub) {
-		return fmt.Errorf("%s does not hold the key of %s's root certificate; nothing was removed", path, a.Org)
+		return fmt.Errorf("%s does not hold the key of %s's root certificate; nothing was removed", f.Name(), a.Org)
 	}
 	if !remove {
 		return nil

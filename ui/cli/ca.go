@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 
 	"fednode/hsm"
 	"fednode/node"
+	"fednode/node/service"
 )
 
 func (a *app) ca() *cobra.Command {
@@ -43,37 +46,7 @@ passphrase, then has a node of yours, whose keys you can replace; with the root 
 			if remove && key == "" {
 				return misusef("--remove needs --key: the file that the root key is taken away in")
 			}
-			ask, err := a.askPassphrase()
-			if err != nil {
-				return err
-			}
-			ca, err := node.OpenAuthority(a.dir, ask)
-			if err != nil {
-				return err
-			}
-			reply := caReply{Authority: ca, KeyFile: key, Removed: remove}
-			if key == "" {
-				return a.print(reply, func(w io.Writer) { a.printRoot(w, ca) })
-			}
-			pass, err := a.exportPassphrase(passFile)
-			if err != nil {
-				return err
-			}
-			if reply.KeyFile, err = filepath.Abs(key); err != nil {
-				return err
-			}
-			if err := ca.ExportRootKey(reply.KeyFile, pass, remove); err != nil {
-				return err
-			}
-			return a.print(reply, func(w io.Writer) {
-				p := a.paint()
-				fmt.Fprintf(w, "%s root key of %s in %s, encrypted; opens with: age -d %s\n", p.good("✓"), ca.Org, reply.KeyFile, reply.KeyFile)
-				if remove {
-					fmt.Fprintf(w, "%s removed from %s: keep two copies of the file, and its passphrase, apart from each other\n", p.good("✓"), a.dir)
-				} else {
-					fmt.Fprintf(w, "%s it is still in %s as well: take it away from there with --remove\n", p.warn("!"), a.dir)
-				}
-			})
+			return a.export(key, passFile, remove)
 		}}
 	c.Flags().StringVar(&key, "key", "", "file to write the root's private key to, encrypted")
 	c.Flags().StringVar(&passFile, "passphrase-file", "", "file with the passphrase of that file (default: it is asked for)")
@@ -81,6 +54,54 @@ passphrase, then has a node of yours, whose keys you can replace; with the root 
 	_ = c.MarkFlagFilename("key")
 	_ = c.MarkFlagFilename("passphrase-file")
 	return c
+}
+
+// export opens what this process's user may reach before it becomes the owner of the data directory.
+func (a *app) export(key, passFile string, remove bool) (err error) {
+	ask, err := a.askPassphrase()
+	if err != nil {
+		return err
+	}
+	var out *os.File
+	var pass hsm.Passphrase
+	if key != "" {
+		if pass, err = a.exportPassphrase(passFile); err != nil {
+			return err
+		}
+		if key, err = filepath.Abs(key); err != nil {
+			return err
+		}
+		if out, err = os.OpenFile(key, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+			return fmt.Errorf("%w; name a new file", err)
+		}
+		defer func() {
+			if err = errors.Join(err, out.Close()); err != nil {
+				_ = os.Remove(key) // it is ours, and holds nothing that is not elsewhere
+			}
+		}()
+	}
+	if err := service.Become(a.dir); err != nil {
+		return err
+	}
+	ca, err := node.OpenAuthority(a.dir, ask)
+	if err != nil {
+		return err
+	}
+	if out == nil {
+		return a.print(caReply{Authority: ca}, func(w io.Writer) { a.printRoot(w, ca) })
+	}
+	if err := ca.ExportRootKey(out, pass, remove); err != nil {
+		return err
+	}
+	return a.print(caReply{Authority: ca, KeyFile: key, Removed: remove}, func(w io.Writer) {
+		p := a.paint()
+		fmt.Fprintf(w, "%s root key of %s in %s, encrypted; opens with: age -d %s\n", p.good("✓"), ca.Org, key, key)
+		if remove {
+			fmt.Fprintf(w, "%s removed from %s: keep two copies of the file, and its passphrase, apart from each other\n", p.good("✓"), a.dir)
+		} else {
+			fmt.Fprintf(w, "%s it is still in %s as well: take it away from there with --remove\n", p.warn("!"), a.dir)
+		}
+	})
 }
 
 func (a *app) printRoot(w io.Writer, ca *node.Authority) {
@@ -94,7 +115,15 @@ func (a *app) printRoot(w io.Writer, ca *node.Authority) {
 // exportPassphrase is that of an exported key: from a file, or asked for twice.
 func (a *app) exportPassphrase(file string) (hsm.Passphrase, error) {
 	if file != "" {
-		return hsm.PassphraseFile(file), nil
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return hsm.Passphrase{}, err
+		}
+		defer clear(text)
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
+			return hsm.Passphrase{}, errors.Join(err, fmt.Errorf("%s can be read by others: chmod 600 %s", file, file))
+		}
+		return hsm.PassphraseBytes(bytes.TrimRight(text, "\r\n")), nil
 	}
 	f, ok := a.terminal()
 	if !ok {

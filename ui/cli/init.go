@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -75,6 +76,9 @@ func (a *app) found(c *cobra.Command, f *siteFlags, name string, org transport.O
 	if err := org.Validate(); err != nil {
 		return misuse{err}
 	}
+	if installed(a.dir) {
+		return a.relaunch(c.Context())
+	}
 	site, err := a.prepare(c, f, org)
 	if err != nil {
 		return err
@@ -132,6 +136,20 @@ func (a *app) notes() io.Writer {
 		return a.err
 	}
 	return a.out
+}
+
+// relaunch takes up an installation again that was interrupted; the node itself is complete.
+func (a *app) relaunch(ctx context.Context) error {
+	l, err := a.launch(ctx)
+	if err != nil {
+		return err
+	}
+	return a.print(l, func(w io.Writer) {
+		fmt.Fprintf(w, "%s the node in %s was made before; see fednode status\n", a.paint().good("✓"), a.dir)
+		if !l.Running {
+			fmt.Fprintf(w, "Start it: %s\n", l.Command)
+		}
+	})
 }
 
 func (a *app) printLaunched(w io.Writer, l launched, listens string) {

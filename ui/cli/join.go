@@ -75,6 +75,9 @@ func (j *joinCommand) do(c *cobra.Command, token string) (err error) {
 	if err := j.checkFlags(); err != nil {
 		return err
 	}
+	if installed(j.dir) {
+		return j.relaunch(c.Context())
+	}
 	site, err := j.open(c, token)
 	if err != nil {
 		return err

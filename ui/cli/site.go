@@ -73,6 +73,11 @@ func (f *siteFlags) complete(dir string, org transport.OrgID) error {
 
 // prepare opens the data directory, or makes it. What the flags say of one that is there is said by its node.yaml.
 func (a *app) prepare(c *cobra.Command, f *siteFlags, org transport.OrgID) (*node.Site, error) {
+	if service.Wanted(a.dir) {
+		if err := ownService(a.dir); err != nil {
+			return nil, err
+		}
+	}
 	if err := f.complete(a.dir, org); err != nil {
 		return nil, err
 	}
@@ -103,6 +108,31 @@ func (a *app) prepare(c *cobra.Command, f *siteFlags, org transport.OrgID) (*nod
 		fmt.Fprintf(a.notes(), "  their passphrase is in %s, so that the node starts unattended: keep it apart from backups of the keys\n", filepath.Join(a.dir, node.PassphraseName))
 	}
 	return s, nil
+}
+
+// ownService lets root make what is to be the service's: the directory, if a package has made it for the service's user
+// and nothing is in it, and the passphrase, which no service manager hands to this process.
+func ownService(dir string) error {
+	if os.Getenv("CREDENTIALS_DIRECTORY") == "" {
+		if err := os.Setenv("CREDENTIALS_DIRECTORY", service.ConfigDir); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > 0 {
+		return nil // it is not there yet, or somebody's; whoever opens it will say
+	}
+	return os.Chown(dir, os.Geteuid(), os.Getegid())
+}
+
+// installed reports whether the directory has been handed over to the service, whose node was complete by then.
+func installed(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil || !service.Wanted(dir) || !nodeIn(dir) {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) != os.Geteuid()
 }
 
 // differs refuses a flag that says something else than the node.yaml that is there.
