@@ -106,7 +106,7 @@ func (e *StepError) tame() bool {
 		}
 		return r
 	}, e.Text[:min(len(e.Text), maxErrorText)])
-	return nameRE.MatchString(e.Code) && len(e.Holder) <= 128
+	return nameRE().MatchString(e.Code) && len(e.Holder) <= 128
 }
 
 // An Input is the document that a run starts from.

@@ -80,6 +80,9 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	if n.Log, err = ledger.Open(site.db, ledger.Config{Name: "own", Origin: site.logOrigin(), Signer: signer, Now: site.now}); err != nil {
 		return nil, err
 	}
+	if err := site.renewCertificates(); err != nil { // they may be good for long
+		n.log.Warn("certificates were not renewed", "err", err)
+	}
 	n.leaf, err = pki.NewRenewer(pki.RenewerConfig{Org: string(site.Org()), Instance: string(site.Config.Instance), FederationID: site.FederationID(),
 		Identity: site.self, Issuing: site.ca, Key: site.identity, Now: site.now, Logger: n.log})
 	if err != nil {

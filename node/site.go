@@ -311,7 +311,7 @@ func (s *Site) makeKeys(o Options) (err error) {
 	for _, c := range []struct {
 		name string
 		cert *x509.Certificate
-	}{{"root.crt", s.root}, {"issuing.crt", s.ca}, {"identity.crt", s.self}} {
+	}{{rootCert, s.root}, {issuingCert, s.ca}, {identityCert, s.self}} {
 		if err := pki.SaveCertificates(filepath.Join(s.Dir, certDir, c.name), c.cert); err != nil {
 			return err
 		}
@@ -359,7 +359,7 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	for _, c := range []struct {
 		name string
 		to   **x509.Certificate
-	}{{"root.crt", &s.root}, {"issuing.crt", &s.ca}, {"identity.crt", &s.self}} {
+	}{{rootCert, &s.root}, {issuingCert, &s.ca}, {identityCert, &s.self}} {
 		certs, err := pki.LoadCertificates(filepath.Join(dir, certDir, c.name))
 		if err != nil {
 			return nil, s.stage(err)

@@ -21,6 +21,7 @@ import (
 
 	"fednode/flow/agent"
 	"fednode/ui"
+	"fednode/ui/cli/quiet"
 )
 
 // Exit codes.
@@ -51,6 +52,7 @@ type app struct {
 
 // Main runs the command line with args, without the program's name, and returns the exit code.
 func Main(args []string) int {
+	quiet.End()
 	if len(args) > 0 && args[0] == agent.WorkerArg {
 		return agent.WorkerMain()
 	}
@@ -70,7 +72,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	var m misuse
 	var p *ui.Problem
 	switch {
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(errw, "fednode: interrupted")
 		return exitFailed
 	case errors.As(err, &m), errors.As(err, &p) && p.Code == "misuse":

@@ -123,7 +123,7 @@ func TestTextsNameOnlyWhatExists(t *testing.T) {
 		texts[c.CommandPath()] = mentioned
 	}
 	root := filepath.Join("..", "..")
-	for _, name := range []string{"README.md", "packaging/doc/ARCHITECTURE.md", "packaging/doc/CONFIG.md", "packaging/doc/THREATS.md"} {
+	for _, name := range []string{"README.md", "packaging/doc/AGENTS.md", "packaging/doc/ARCHITECTURE.md", "packaging/doc/CONFIG.md", "packaging/doc/THREATS.md"} {
 		b, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
