@@ -141,7 +141,7 @@ func (s *traceScanner) search(root, dir string) (files int, traces []trace, err 
 // of one that can't be read only the bytes are looked for.
 func (s *traceScanner) addDocument(ctx context.Context, agents *agent.Set, doc document) error {
 	s.add(source{doc.name, ""}, doc.data)
-	in := agent.Artifact{Type: builtin.Document, Name: doc.name, MediaType: mediaType(doc.name), Data: doc.data}
+	in := agent.Artifact{Type: builtin.Document, Name: agent.Label(doc.name), MediaType: mediaType(doc.name), Data: doc.data}
 	text, err := agents.ExtractText(ctx, in)
 	if unreadable := new(agent.Error); errors.As(err, &unreadable) && unreadable.Kind == agent.KindInput {
 		return nil
