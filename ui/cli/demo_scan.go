@@ -160,7 +160,7 @@ func (s *traceScanner) addDocument(ctx context.Context, agents *agent.Set, doc d
 		if !ok {
 			return fmt.Errorf("there is no agent %s", name)
 		}
-		res, err := a.Run(ctx, agent.Task{Inputs: []agent.Artifact{in}, NoStorage: true, NoExtraction: true})
+		res, err := a.Run(ctx, agent.Task{Inputs: []agent.Artifact{in}, NoExtraction: true}) // this process has the document anyhow
 		if unreadable(err) {
 			continue
 		} else if err != nil {
