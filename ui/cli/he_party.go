@@ -66,6 +66,14 @@ key that goes to whoever proposes. The others must get the card on a way that th
 			if err != nil {
 				return err
 			}
+			card := filepath.Join(args[0], partyCard)
+			if _, err := os.Lstat(card); err == nil {
+				return fmt.Errorf("%s is there already: a party keeps its key; name another directory", card)
+			}
+			m := program.Member{Name: name, Address: address, Key: make([]byte, ed25519.PublicKeySize)}
+			if err := m.Check(); err != nil {
+				return misuse{err}
+			}
 			source, err := a.passphrase(pass, true)
 			if err != nil {
 				return err
@@ -80,15 +88,11 @@ key that goes to whoever proposes. The others must get the card on a way that th
 				return err
 			}
 			defer key.Close()
-			m := program.Member{Name: name, Address: address, Key: key.Public().(ed25519.PublicKey)}
+			m.Key = key.Public().(ed25519.PublicKey)
 			b, err := json.MarshalIndent(m, "", "  ")
 			if err != nil {
 				return err
 			}
-			if _, err := program.ParseMember(b); err != nil {
-				return misuse{err}
-			}
-			card := filepath.Join(args[0], partyCard)
 			if err := writeWhole(card, append(b, '\n')); err != nil {
 				return err
 			}

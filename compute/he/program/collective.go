@@ -37,15 +37,19 @@ func ParseMember(file []byte) (Member, error) {
 	if err := d.Decode(&m); err != nil {
 		return m, fmt.Errorf("not the card of a member: %w", err)
 	}
-	return m, m.check()
+	return m, m.Check()
 }
 
-func (m Member) check() error {
-	if _, port, err := net.SplitHostPort(m.Address); err != nil || port == "0" || len(m.Address) > 300 {
-		return fmt.Errorf("member %.80q: %.80q is no address HOST:PORT", m.Name, m.Address)
-	}
+// Check refuses a name or an address that the others could not use, or that shows as something else than it is.
+func (m Member) Check() error {
 	if err := printable(m.Name + m.Address); err != nil {
 		return fmt.Errorf("the name or the address of a member has %w", err)
+	}
+	if m.Name == "" || len(m.Name) > 64 || strings.ContainsAny(m.Name, ", ") || len(m.Key) != ed25519.PublicKeySize {
+		return fmt.Errorf("member %.80q: a name has 1 to 64 bytes, no space and no comma, and a key %d bytes", m.Name, ed25519.PublicKeySize)
+	}
+	if _, port, err := net.SplitHostPort(m.Address); err != nil || port == "0" || len(m.Address) > 300 {
+		return fmt.Errorf("member %.80q: %.80q is no address HOST:PORT", m.Name, m.Address)
 	}
 	return nil
 }
@@ -64,7 +68,7 @@ func checkMembers(members []Member, holders Holders) error {
 		return fmt.Errorf("%d members, and a plan for %s of the key", len(members), count(holders.Parties, "holder"))
 	}
 	for _, m := range members {
-		if err := m.check(); err != nil {
+		if err := m.Check(); err != nil {
 			return err
 		}
 	}
@@ -143,6 +147,9 @@ func (p *Proposal) CreateJointly(ctx context.Context, s *compute.Session, store 
 		return nil, err
 	}
 	defer share.Wipe()
+	for _, err := range share.Excluded() {
+		stage("left out of the key: " + err.Error())
+	}
 	stage("making evaluation keys")
 	evaluation, err := share.EvaluationKeys(ctx, s, p.Plan.Elements()...)
 	if err != nil {
