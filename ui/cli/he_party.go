@@ -93,7 +93,7 @@ key that goes to whoever proposes. The others must get the card on a way that th
 			if err != nil {
 				return err
 			}
-			if err := writeWhole(card, append(b, '\n')); err != nil {
+			if err := writeWhole(card, append(b, '\n'), 0o644); err != nil {
 				return err
 			}
 			return a.print(m, func(w io.Writer) {
@@ -159,7 +159,7 @@ parameters than for a key in one hand.`,
 				return err
 			}
 			b := p.Marshal()
-			if err := writeWhole(args[0], b); err != nil {
+			if err := writeWhole(args[0], b, 0o644); err != nil {
 				return err
 			}
 			return a.print(json.RawMessage(b), func(w io.Writer) {

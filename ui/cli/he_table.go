@@ -75,7 +75,7 @@ func (a *app) writeTable(t *program.Table, to string, more func(io.Writer)) erro
 	if err != nil {
 		return err
 	}
-	if err := writeWhole(to, b); err != nil {
+	if err := writeWhole(to, b, 0o644); err != nil {
 		return err
 	}
 	r := reportTable(t, to, len(b))
@@ -212,7 +212,7 @@ func (a *app) printValues(values []program.Values, to string) error {
 		if err := writeCSV(&b, columns); err != nil {
 			return err
 		}
-		if err := writeWhole(to, []byte(b.String())); err != nil {
+		if err := writeWhole(to, []byte(b.String()), 0o600); err != nil {
 			return err
 		}
 	}
