@@ -35,7 +35,8 @@
 //     signatures of the two contradicting messages are compared, so that a liar can't
 //     have an honest party named for that.
 //   - No party makes another allocate more than a round's limit, nor wait longer than
-//     the session's timeout. After an error a session is over; the others are told.
+//     the session's timeout. After an error a session is over; the others are told
+//     which party it was about, and no more.
 //   - There is no way to go on without a party: whoever wants to starts another
 //     session with another roster.
 //

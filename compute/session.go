@@ -124,7 +124,8 @@ func (s *Session) Blame(party int, round string, err error) error {
 	return s.end(&PartyError{s.config.Roster[party].Name, round, err})
 }
 
-// Fail ends the session for a reason that is no party's, and returns the error.
+// Fail ends the session for a reason that is no party's, and returns the error. The
+// others learn that it failed here, and nothing of the reason.
 func (s *Session) Fail(err error) error { return s.end(err) }
 
 // end makes err the session's last word and tells the others, as well as that goes.
@@ -135,7 +136,7 @@ func (s *Session) end(err error) error {
 	s.err = err
 	ctx, cancel := context.WithTimeout(context.Background(), min(abortTimeout, s.config.Timeout))
 	defer cancel()
-	text := err.Error()
+	text := reason(err)
 	f := frame{kind: kindAbort, sender: s.config.Self, sequence: s.sequence, session: s.id,
 		payload: []byte(text[:min(len(text), maxReason)])}
 	b := f.marshal()
@@ -147,6 +148,21 @@ func (s *Session) end(err error) error {
 	}
 	group.Wait()
 	return err
+}
+
+// reason is what others are told of an error: the round, the party and the class of
+// what went wrong, and nothing that an error may say of this machine.
+func reason(err error) string {
+	var named *PartyError
+	if !errors.As(err, &named) {
+		return "for a reason of its own"
+	}
+	for _, class := range []error{ErrEquivocated, ErrMissing, ErrTooLong, ErrMisbehaved, ErrInconsistent, ErrAborted} {
+		if errors.Is(named.Err, class) {
+			return fmt.Sprintf("%s: %q: %v", named.Round, named.Party, class)
+		}
+	}
+	return fmt.Sprintf("%s: %q", named.Round, named.Party)
 }
 
 // maxReason is the longest reason of giving up that is sent and shown.

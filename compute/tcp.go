@@ -38,8 +38,8 @@ const (
 )
 
 // TCP is a Net of TLS 1.3 connections, one for each pair of parties, both ends
-// authenticated by the keys of the roster. A frame is its length (32 bits,
-// big-endian) and its bytes.
+// authenticated by the keys of the roster; its suites are those of the process (ADR 3).
+// A frame is its length (32 bits, big-endian) and its bytes.
 type TCP struct {
 	links []*link // by party; nil for self
 }

@@ -385,10 +385,10 @@ func TestMissingParty(t *testing.T) {
 	}
 }
 
-// TestOverTCP: everything once over connections.
+// TestOverTCP: everything once over connections, for integers of two plaintext primes.
 func TestOverTCP(t *testing.T) {
 	members := newMembers(t, orgs(3)...)
-	policy, p := Policy{Threshold: 2, Quota: 3}, parameters(t, he.Set8192, he.T16)
+	policy, p := Policy{Threshold: 2, Quota: 3}, parameters(t, he.Set8192, he.WidePrimes(2)...)
 	keys := make([]*he.EvaluationKeys, 3)
 	must(t, errors.Join(over(t, tcpNets(t, members), members, func(s *compute.Session, m *member) (err error) {
 		if m.share, err = Generate(t.Context(), s, m.store, p, policy); err == nil {
@@ -396,8 +396,8 @@ func TestOverTCP(t *testing.T) {
 		}
 		return err
 	})...))
-	want := []int64{16, 25, 36}
-	ct := encrypt(t, members[0].share.Key, []int64{4, 5, 6})
+	want := []int64{16, 25, 9e16}
+	ct := encrypt(t, members[0].share.Key, []int64{4, 5, -3e8})
 	ev, err := he.NewEvaluator(p, keys[1], 1)
 	must(t, err)
 	must(t, ev.MulRelin(ct, ct, ct))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"fednode/compute"
 	"fednode/compute/he"
@@ -39,6 +40,9 @@ func wantParty(t testing.TB, err error, name string, reason error) {
 		t.Errorf("got %v; want %q named: %v", err, name, reason)
 	}
 }
+
+// patience is for machines that do much else.
+const patience = 10 * time.Minute
 
 func identity(name string) (compute.Party, ed25519.PrivateKey) {
 	seed := sha256.Sum256([]byte(name))
@@ -102,7 +106,7 @@ func over(t testing.TB, nets []compute.Net, members []*member, act func(s *compu
 	var group sync.WaitGroup
 	for i, m := range members {
 		group.Go(func() {
-			s, err := compute.Open(t.Context(), nets[i], compute.Config{Name: t.Name(), Roster: roster, Self: i, Key: m.key})
+			s, err := compute.Open(t.Context(), nets[i], compute.Config{Name: t.Name(), Roster: roster, Self: i, Key: m.key, Timeout: patience})
 			if err == nil {
 				err = act(s, m)
 			}
