@@ -3,11 +3,8 @@ package node
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"fednode/flow"
-	"fednode/node/config"
 	"fednode/transport"
 	"fednode/transport/member"
 )
@@ -63,12 +60,7 @@ func (n *Node) ProposeCharter(ctx context.Context, user flow.User, file string, 
 // a new message key. The old one keeps verifying what it signed; it is also taken for new messages until the next
 // renewal, unless drop says that it is not to be trusted any more. It returns the record's hash.
 func (n *Node) Renew(ctx context.Context, user flow.User, rotate, drop bool) (string, error) {
-	path := filepath.Join(n.site.Dir, ConfigName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	c, err := config.LoadNode(path, data)
+	c, err := readConfig(n.site.Dir)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", flow.ErrMisuse, err)
 	}

@@ -16,10 +16,12 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"fednode/flow"
 	"fednode/flow/agent"
 	"fednode/node/config"
+	"fednode/store"
 	"fednode/store/ledger"
 	"fednode/transport"
 	"fednode/transport/member"
@@ -47,6 +49,7 @@ type Node struct {
 	listener  net.Listener // of the TCP lane
 	transport *transport.Node
 	governor  *governor
+	host      *host
 	leaf      *pki.Renewer
 	agents    *agent.Set
 	metrics   *metrics.Set
@@ -67,7 +70,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	if site.members == nil {
-		return nil, fmt.Errorf("%s belongs to no federation yet: found one or import its governance log", site.Dir)
+		return nil, fmt.Errorf("%s belongs to no federation yet: fednode init founds one; fednode join takes it into one, or goes on with that", site.Dir)
 	}
 	if err := pki.SelfTest(); err != nil {
 		return nil, err
@@ -98,6 +101,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		return nil, err
 	}
 	n.governor.rekey = n.useNewKey
+	n.transport.Handle(msgDoctor, (&looker{node: n, asked: map[transport.OrgID]*rate.Limiter{}}).handle)
 	if n.agents, err = agent.NewSet(site.Config.Agents, agent.Env{Dir: site.Dir, Logger: n.log}); err != nil {
 		return nil, err
 	}
@@ -110,6 +114,9 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		MemoryLimit: int64(site.Config.Limits.Memory), Slots: int(site.Config.Limits.Agents), UpToDate: n.governor.upToDate,
 		Now: site.now, Logger: n.log, Metrics: n.metrics})
 	if err != nil {
+		return nil, err
+	}
+	if n.host, err = newHost(n); err != nil {
 		return nil, err
 	}
 	if n.conn == nil {
@@ -222,6 +229,28 @@ func (n *Node) close() error {
 		_ = n.listener.Close() // it is closed already if the node has run
 	}
 	return errors.Join(append(errs, n.site.Close())...)
+}
+
+// Alive reports whether the node still does its work: that transactions are written, and that the parts which requests go
+// through answer. An error that the disk gives is an answer; health says what is wrong with it.
+func (n *Node) Alive(ctx context.Context) error {
+	err := n.site.db.Update(ctx, func(*store.Tx) error { return nil })
+	if ctx.Err() != nil {
+		return fmt.Errorf("nothing was written: %w", err)
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		n.transport.Sessions()
+		n.site.members.Current()
+		n.Candidates()
+	}()
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the sessions or the members did not answer: %w", ctx.Err())
+	}
 }
 
 // WriteMetrics writes the node's metrics, and the process's, in the Prometheus text format.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -29,8 +30,11 @@ const (
 	policyName = "policy.yaml"
 	policyDir  = "policy.d" // governance policies in force
 	dbName     = "node.db"
-	keyDir     = "keys"
-	certDir    = "certs"
+	makingName = "being-made" // is there until Create has made everything
+	// PassphraseName is the file in a data directory that holds a passphrase made for it.
+	PassphraseName = "passphrase"
+	keyDir         = "keys"
+	certDir        = "certs"
 )
 
 // Keys of an organisation's node, as URIs in its keyring. The root's and the issuing CA's are not needed by a node that
@@ -55,6 +59,8 @@ type Options struct {
 	Advertise    []string
 	Passphrase   hsm.Passphrase // of the keyring; hsm.Unprotected() is explicit only
 	PassFile     string         // recorded in node.yaml as where the passphrase is read at start; default: it is asked for
+	MakePass     bool           // instead of both: a passphrase is made, and put into the file PassphraseName
+	Credential   string         // like PassFile: the name of a systemd credential, see package node/service
 	Agents       string         // YAML of node.yaml's agents section; default the builtin agents
 	Now          func() time.Time
 }
@@ -84,17 +90,40 @@ func (s *Site) stage(err error) error {
 }
 
 // Create makes a data directory: keyring, organisation root, issuing CA, identity, message and log keys, certificates,
-// node.yaml and policy.yaml. It never writes into a directory that has a node in it.
+// node.yaml and policy.yaml. It never writes into a directory that has a node in it. What it had begun when it was
+// interrupted it makes anew: nobody has seen any of it.
 func Create(dir string, o Options) (_ *Site, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, ConfigName)); err == nil {
+	making := filepath.Join(dir, makingName)
+	_, interrupted := os.Stat(making)
+	if _, err := os.Stat(filepath.Join(dir, ConfigName)); err == nil && interrupted != nil {
 		return nil, fmt.Errorf("%s holds a node already; choose another directory", dir)
+	}
+	if interrupted == nil {
+		if err := clearHalfMade(dir); err != nil {
+			return nil, err
+		}
 	}
 	for _, d := range []string{dir, filepath.Join(dir, keyDir), filepath.Join(dir, certDir), filepath.Join(dir, policyDir)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
+		}
+	}
+	switch there, err := hsm.Exists(dir); {
+	case err != nil:
+		return nil, err
+	case there:
+		return nil, fmt.Errorf("%s holds keys, and no %s: restore that from a backup, or choose another directory", dir, ConfigName)
+	case interrupted != nil:
+		if err := writeNew(making, nil); err != nil {
+			return nil, err
+		}
+	}
+	if o.MakePass {
+		if err := o.makePassphrase(dir); err != nil {
+			return nil, err
 		}
 	}
 	s := &Site{Dir: dir, now: o.Now}
@@ -110,20 +139,72 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := writeNew(filepath.Join(dir, ConfigName), o.yaml()); err != nil {
 		return nil, s.stage(err)
 	}
+	if err := errors.Join(syncDir(dir), os.Remove(making)); err != nil {
+		return nil, s.stage(err)
+	}
 	if err := s.load(); err != nil {
 		return nil, s.stage(err)
 	}
 	return s, nil
 }
 
+// clearHalfMade removes what an interrupted Create has left: the files that it makes, and no others.
+func clearHalfMade(dir string) error {
+	for _, pattern := range []string{"keyring.age", "seal.key", PassphraseName, ConfigName, policyName, keyDir + "/*.key", certDir + "/*.crt"} {
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				return fmt.Errorf("what an interrupted start has left: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// makePassphrase makes a passphrase of 130 bits for keys that open without anybody at a terminal.
+func (o *Options) makePassphrase(dir string) error {
+	path := filepath.Join(dir, PassphraseName)
+	if err := writeNew(path, []byte(rand.Text()+"\n")); err != nil {
+		return err
+	}
+	o.Passphrase, o.PassFile = hsm.PassphraseFile(path), PassphraseName
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Prepare opens the data directory dir if it has a node of the organisation, and else makes it. made says which.
+func Prepare(dir string, o Options, ask hsm.Passphrase) (s *Site, made bool, err error) {
+	_, missing := os.Stat(filepath.Join(dir, ConfigName))
+	_, interrupted := os.Stat(filepath.Join(dir, makingName))
+	if missing != nil || interrupted == nil {
+		s, err = Create(dir, o)
+		return s, true, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if s, err = Open(dir, ask, o.Now); err != nil {
+		return nil, false, err
+	}
+	if o.Org != "" && s.Org() != o.Org {
+		return nil, false, s.stage(fmt.Errorf("%s holds the node of %s, not of %s; name another data directory with -D", dir, s.Org(), o.Org))
+	}
+	return s, false, nil
+}
+
 // AsksPassphrase reports whether the node.yaml in dir names no place where the passphrase is read.
 func AsksPassphrase(dir string) bool {
-	path := filepath.Join(dir, ConfigName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return false
-	}
-	c, err := config.LoadNode(path, data)
+	c, err := readConfig(dir)
 	if err != nil {
 		return false
 	}
@@ -131,16 +212,21 @@ func AsksPassphrase(dir string) bool {
 	return !named
 }
 
-// load reads node.yaml and opens the database, which is the lock against a second process.
-func (s *Site) load() error {
-	path := filepath.Join(s.Dir, ConfigName)
+// readConfig reads the node.yaml in dir.
+func readConfig(dir string) (*config.Node, error) {
+	path := filepath.Join(dir, ConfigName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", s.Dir, path)
+		return nil, fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", dir, path)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
-	if s.Config, err = config.LoadNode(path, data); err != nil {
+	return config.LoadNode(path, data)
+}
+
+// load reads node.yaml and opens the database, which is the lock against a second process.
+func (s *Site) load() (err error) {
+	if s.Config, err = readConfig(s.Dir); err != nil {
 		return err
 	}
 	s.db, err = store.Open(filepath.Join(s.Dir, dbName), store.Options{})
@@ -184,7 +270,7 @@ func (o *Options) yaml() []byte {
 	for _, a := range o.Advertise {
 		fmt.Fprintf(&b, "  - %q\n", a)
 	}
-	if o.Passphrase.IsUnprotected() || o.PassFile != "" {
+	if o.Passphrase.IsUnprotected() || o.PassFile != "" || o.Credential != "" {
 		b.WriteString("keys:\n")
 	}
 	switch {
@@ -192,6 +278,8 @@ func (o *Options) yaml() []byte {
 		b.WriteString("  unprotected: true   # no passphrase: whoever reads the disk has the keys\n")
 	case o.PassFile != "":
 		fmt.Fprintf(&b, "  passphrase: {file: %q}\n", o.PassFile)
+	case o.Credential != "":
+		fmt.Fprintf(&b, "  passphrase: {credential: %q}\n", o.Credential)
 	default:
 		b.WriteString("  # the passphrase is asked for at start; or name its place: passphrase: {file: …}, {env: …} or {credential: …}\n")
 	}
@@ -330,6 +418,14 @@ func (s *Site) FederationID() string {
 		return ""
 	}
 	return s.members.Current().FederationID()
+}
+
+// Federation returns the name of the federation that the site belongs to, and whether it chairs it.
+func (s *Site) Federation() (name string, chair bool) {
+	if s.members == nil {
+		return "", false
+	}
+	return s.members.Current().Name(), s.members.Chair()
 }
 
 // logOrigin names the organisation's own log, generation 0.

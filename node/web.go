@@ -29,6 +29,7 @@ func (n *Node) serveWeb(w http.ResponseWriter, r *http.Request) {
 func (n *Node) webHealth(w http.ResponseWriter) {
 	status := n.Health().Status
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Date", n.site.now().UTC().Format(http.TimeFormat)) // a peer's doctor reads the clock here
 	if status != "healthy" {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}

@@ -225,6 +225,7 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 			return nil, err
 		}
 		out.lane = l.conn.lane()
+		known := n.c.Log.Head().Size
 		p, err := prove() // now: against the newest checkpoint
 		if err != nil {
 			d.release(l)
@@ -239,6 +240,9 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 			return nil, unanswered(ctx, err)
 		}
 		reply, err := n.verifyReply(d.org, out, wire, proof)
+		if err == nil {
+			n.shown(d.org, known)
+		}
 		if err == nil && again && reply.Refusal != nil && reply.Refusal.Code == CodeReplayed {
 			return nil, fmt.Errorf("%w: the connection was lost, and the first delivery had arrived", ErrUnknownOutcome)
 		}

@@ -140,6 +140,7 @@ func (d *dialer) begin() *dialing {
 	d.dialing = at
 	run := func() {
 		at.link, at.err = d.dial()
+		d.n.dialled(d.org, at.err)
 		d.mu.Lock()
 		d.dialing = nil
 		if at.link != nil {
@@ -238,7 +239,9 @@ func (d *dialer) links() []*link {
 func (d *dialer) recheck() {
 	for _, l := range d.links() {
 		if l.conn.Context().Err() == nil {
-			_, _ = d.n.check(l) // closes it if it must
+			if _, err := d.n.check(l); err == nil { // else it is closed now
+				d.n.dialled(d.org, nil)
+			}
 		}
 	}
 	d.mu.Lock()

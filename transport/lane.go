@@ -29,6 +29,8 @@ type conn interface {
 	// received counts what arrived from the peer, in units of the lane's: it stands still while the peer is silent.
 	received() uint64
 	RemoteAddr() net.Addr
+	// rtt estimates the round-trip time, 0 if it is not known.
+	rtt() time.Duration
 }
 
 // A stream is one request and its answer.

@@ -80,6 +80,7 @@ type Node struct {
 	shares   map[OrgID]*peerLimit
 	dialers  map[OrgID]*dialer
 	inbound  map[OrgID]map[*link]struct{}
+	reach    map[OrgID]*Reach
 }
 
 // New returns a node that can be given handlers; it moves no bytes before [Node.Serve].
@@ -122,7 +123,7 @@ func New(c Config) (*Node, error) {
 	l := c.Limits.withDefaults()
 	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gates: newGates(l),
 		slots: make(chan struct{}, l.Handlers), ready: make(chan struct{}),
-		handlers: map[string]Handler{}, shares: map[OrgID]*peerLimit{}, dialers: map[OrgID]*dialer{}, inbound: map[OrgID]map[*link]struct{}{}}
+		handlers: map[string]Handler{}, shares: map[OrgID]*peerLimit{}, dialers: map[OrgID]*dialer{}, inbound: map[OrgID]map[*link]struct{}{}, reach: map[OrgID]*Reach{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.SetKey(c.KeyID, c.Key)
 	return n, nil
@@ -303,9 +304,16 @@ func (n *Node) Recheck() {
 			delete(n.shares, org)
 		}
 	}
+	for org := range n.reach {
+		if _, ok := set.Get(org); !ok {
+			delete(n.reach, org)
+		}
+	}
 	n.mu.Unlock()
 	for _, l := range inbound {
-		_, _ = n.check(l) // closes it if it must
+		if _, err := n.check(l); err == nil { // else it is closed now
+			n.dialled(l.org, nil)
+		}
 	}
 	for _, d := range dialers {
 		d.recheck()

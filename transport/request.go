@@ -233,6 +233,7 @@ func (r *Request) answer(ctx context.Context, messageType string, payload json.R
 
 // release sends what is on record. On the stream of a fetch a status byte says that no artifact follows.
 func (r *Request) release(out *outgoing, index int64, x ledger.Entry) error {
+	known := r.n.c.Log.Head().Size
 	p, err := r.n.prove(index, x)
 	if err != nil {
 		return err
@@ -247,5 +248,9 @@ func (r *Request) release(out *outgoing, index int64, x ledger.Entry) error {
 	if _, err := r.stream.Write(appendFrame(appendFrame(b, out.wire), p)); err != nil {
 		return err
 	}
-	return r.stream.Close()
+	if err := r.stream.Close(); err != nil {
+		return err
+	}
+	r.n.shown(r.From.ID, known)
+	return nil
 }

@@ -160,18 +160,25 @@ func ping(ctx context.Context, c conn) (time.Duration, error) {
 }
 
 // Probe connects to a member on one lane, beside the connections in use, and returns the round-trip time to its node and
-// where that was reached. Errors wrap [ErrUnreachable].
+// where that was reached. Errors wrap [ErrUnreachable], and [ErrOwnCertificate] or a class of package pki's if it was
+// reached, and one of the two refuses the other's certificate.
 func (n *Node) Probe(ctx context.Context, org OrgID, lane Lane) (time.Duration, net.Addr, error) {
 	if err := n.callable(org); err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	d := &dialer{n: n, org: org}
 	l, err := d.dialWithin(ctx, lane)
+	if refusesCertificate(err) {
+		err = fmt.Errorf("%w: %w", ErrOwnCertificate, err)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
 	defer l.close("", "probe is over")
 	rtt, err := ping(ctx, l.conn)
+	if refusesCertificate(err) {
+		err = fmt.Errorf("%w: %w", ErrOwnCertificate, err)
+	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: %s over %s: %w", ErrUnreachable, org, lane, err)
 	}
@@ -186,6 +193,10 @@ type Session struct {
 	Remote  string    `json:"remote"`
 	Since   time.Time `json:"since"`
 	Calls   int       `json:"calls"` // under way; outbound only
+	// RTT is the connection's own estimate of the round-trip time in nanoseconds, 0 if there is none yet.
+	RTT time.Duration `json:"rtt"`
+	// Expires is when the first of the peer's certificates does.
+	Expires time.Time `json:"certificate_expires"`
 }
 
 // Sessions returns the connections to members, in no order.
@@ -197,7 +208,7 @@ func (n *Node) Sessions() (out []Session) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.conn.Context().Err() == nil {
-			out = append(out, Session{l.org, l.conn.lane(), in, l.conn.RemoteAddr().String(), l.since, l.users})
+			out = append(out, Session{l.org, l.conn.lane(), in, l.conn.RemoteAddr().String(), l.since, l.users, l.conn.rtt(), l.notAfter})
 		}
 	}
 	for _, l := range inbound {

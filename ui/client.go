@@ -153,6 +153,20 @@ func (c *Client) unready(ctx context.Context, err error) error {
 	return errors.Join(errs...)
 }
 
+// WaitServing waits until the node serves, however healthy it is, or ctx ends.
+func (c *Client) WaitServing(ctx context.Context) error {
+	for {
+		if h, err := c.Health(ctx); err == nil && h.Checks["serving"] == "ok" {
+			return nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // Health returns what the node says of its own health; it is unhealthy if the error is nil and the status says so.
 func (c *Client) Health(ctx context.Context) (node.Health, error) {
 	return call[node.Health](ctx, c, "GET", "/livez", nil)

@@ -23,6 +23,7 @@ type Network struct {
 	delay map[pair]time.Duration
 	cut   map[pair]bool
 	noUDP map[pair]bool
+	noTCP map[pair]bool
 	down  map[string]bool
 }
 
@@ -36,12 +37,12 @@ func ordered(a, b string) pair {
 }
 
 func newNetwork(seed uint64, latency time.Duration) *Network {
-	n := &Network{rng: rand.New(rand.NewPCG(seed, 1)), delay: map[pair]time.Duration{}, cut: map[pair]bool{}, noUDP: map[pair]bool{}, down: map[string]bool{}}
+	n := &Network{rng: rand.New(rand.NewPCG(seed, 1)), delay: map[pair]time.Duration{}, cut: map[pair]bool{}, noUDP: map[pair]bool{}, noTCP: map[pair]bool{}, down: map[string]bool{}}
 	n.sim = &simnet.Simnet{Router: n}
 	n.streams = pipenet.New(latency, func(a, b string) bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.cut[ordered(a, b)] || n.down[a] || n.down[b]
+		return n.cut[ordered(a, b)] || n.noTCP[ordered(a, b)] || n.down[a] || n.down[b]
 	})
 	return n
 }
@@ -59,7 +60,7 @@ func address(i int) *net.UDPAddr {
 // SendPacket passes a packet on, late or not at all.
 func (n *Network) SendPacket(p simnet.Packet) error {
 	n.mu.Lock()
-	from, to := p.From.String(), p.To.String()
+	from, to := place(p.From), place(p.To)
 	link := ordered(from, to)
 	lost := n.cut[link] || n.noUDP[link] || n.down[from] || n.down[to] || n.loss > 0 && n.rng.Float64() < n.loss
 	late := n.delay[link]
@@ -72,6 +73,14 @@ func (n *Network) SendPacket(p simnet.Packet) error {
 		return nil
 	}
 	return n.PerfectRouter.SendPacket(p)
+}
+
+// place is the address of the node at whose host a is.
+func place(a net.Addr) string {
+	if u, ok := a.(*net.UDPAddr); ok {
+		return (&net.UDPAddr{IP: u.IP, Port: 443}).String()
+	}
+	return a.String()
 }
 
 func (n *Network) set(fn func()) {
@@ -92,6 +101,11 @@ func (n *Network) Cut(a, b *Org, cut bool) {
 // BlockUDP leaves two organisations only the TCP lane between them, or lets UDP through again.
 func (n *Network) BlockUDP(a, b *Org, blocked bool) {
 	n.set(func() { n.noUDP[ordered(a.addr.String(), b.addr.String())] = blocked })
+}
+
+// BlockTCP leaves two organisations only QUIC between them, or lets TCP through again.
+func (n *Network) BlockTCP(a, b *Org, blocked bool) {
+	n.set(func() { n.noTCP[ordered(a.addr.String(), b.addr.String())] = blocked })
 }
 
 // Delay adds d to the way of each UDP packet between two organisations, in either direction.

@@ -279,7 +279,7 @@ func (r Record) check() error {
 		return errors.New("the cosigner key is not Ed25519, or is the log key")
 	}
 	for _, e := range r.Endpoints {
-		if err := checkEndpoint(e); err != nil {
+		if err := CheckEndpoint(e); err != nil {
 			return err
 		}
 	}
@@ -306,7 +306,8 @@ func isText(s string) bool {
 
 var hostRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`) })
 
-func checkEndpoint(e string) error {
+// CheckEndpoint checks that e is host:port, as records have it.
+func CheckEndpoint(e string) error {
 	host, port, err := net.SplitHostPort(e)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	if err != nil || perr != nil || n == 0 || strconv.FormatUint(n, 10) != port {

@@ -95,7 +95,7 @@ func (a *app) root() *cobra.Command {
 		Long: `fednode turns this server into a member of a federation: organisations that keep their own data, keys and say,
 and run workflows together under agreements that all of them have signed, recorded in ledgers that anyone can verify.
 
-Start with:  fednode demo`,
+Start with:  fednode demo, then fednode init or fednode join`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -126,8 +126,8 @@ Start with:  fednode demo`,
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "output format: table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("directory")
-	root.AddCommand(a.runCommand(), a.status(), a.members(), a.charter(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
-		a.agents(), a.he(), a.demo(), a.version(), a.man())
+	root.AddCommand(a.init(), a.invite(), a.join(), a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.ca(), a.check(),
+		a.apply(), a.flow(), a.policy(), a.audit(), a.agents(), a.he(), a.demo(), a.version(), a.man())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd() // now, so that it is held to what the others are
 	for _, c := range root.Commands() {
