@@ -33,5 +33,5 @@
 // # Sources
 //
 // Noise: compute/he/noise.go and the papers there. Ranges: interval arithmetic, R. Moore, "Interval Analysis", 1966. Sums
-// of slots by turning and adding: S. Halevi and V. Shoup, "Algorithms in HElib", CRYPTO 2014 (ePrint 2014/106), section 4.
+// of slots by turning and adding: S. Halevi and V. Shoup, "Algorithms in HElib", CRYPTO 2014 (ePrint 2014/106), on total sums.
 package program
