@@ -7,10 +7,14 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"fednode/flow/policy"
+	"fednode/store"
 	"fednode/store/jcs"
 	"fednode/transport"
 )
@@ -204,4 +208,89 @@ func (s Step) priority() string {
 		return s.Priority
 	}
 	return "normal"
+}
+
+// Agreements returns all agreements that this organisation knows, by the time it learnt of them.
+func (e *Engine) Agreements() (out []*Agreement, err error) {
+	err = e.c.DB.View(func(tx *store.Tx) error {
+		return each(tx, bucketAgreements, "", func(_ string, a Agreement) error {
+			out = append(out, &a)
+			return nil
+		})
+	})
+	slices.SortStableFunc(out, func(a, b *Agreement) int { return strings.Compare(a.Received, b.Received) })
+	return out, err
+}
+
+// Agreement returns the agreement with the given hash or unique prefix of at least four digits, or by the unique name
+// of a definition in force.
+func (e *Engine) Agreement(hash string) (*Agreement, error) {
+	if len(hash) == 64 {
+		var a Agreement
+		var ok bool
+		err := e.c.DB.View(func(tx *store.Tx) (err error) {
+			a, ok, err = get[Agreement](tx, bucketAgreements, hash)
+			return err
+		})
+		if err == nil && !ok {
+			err = fmt.Errorf("agreement %.12s…: %w", hash, ErrNotFound)
+		}
+		return &a, err
+	}
+	all, err := e.Agreements()
+	if err != nil {
+		return nil, err
+	}
+	var found []*Agreement
+	for _, a := range all {
+		if len(hash) >= 4 && strings.HasPrefix(a.Hash, hash) || a.Definition.Name == hash && a.State == InForce {
+			found = append(found, a)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("agreement %q: %w; see fednode flow list --agreements", hash, ErrNotFound)
+	case 1:
+		return found[0], nil
+	}
+	which := make([]string, len(found))
+	for i, a := range found {
+		which[i] = fmt.Sprintf("%.12s (%s %s)", a.Hash, a.Definition.Name, a.Definition.Version)
+	}
+	return nil, fmt.Errorf("%w: %q names %d agreements: %s; name one by its hash", ErrMisuse, hash, len(found), strings.Join(which, ", "))
+}
+
+// checkParticipants compares the participants with the member set: each is a member, and an endpoint that the
+// definition names is one of the member's.
+func (e *Engine) checkParticipants(d *Definition) error {
+	members := e.c.Members()
+	var errs []error
+	for _, p := range d.Participants {
+		m, ok := members.Get(p.ID)
+		if !ok {
+			errs = append(errs, fmt.Errorf("participant %s is not a member of this federation; see fednode members list", p.ID))
+			continue
+		}
+		if p.Endpoint == "" {
+			continue
+		}
+		if hp, err := hostPort(p.Endpoint); err != nil || !slices.Contains(m.Endpoints, hp) {
+			errs = append(errs, fmt.Errorf("participant %s: endpoint %s is not in its member entry (%s); correct or leave out the endpoint",
+				p.ID, p.Endpoint, strings.Join(m.Endpoints, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hostPort returns the host:port of an https URL, 443 being the default.
+func hostPort(endpoint string) (string, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+		return "", fmt.Errorf("endpoint %q: want https://host[:port]/…", endpoint)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
 }

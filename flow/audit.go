@@ -117,10 +117,16 @@ func reasonText(d policy.Decision) string {
 // RecordOperation logs that a user had the node do something that concerns its membership. The log holds a salted
 // commitment to the details.
 func (e *Engine) RecordOperation(ctx context.Context, user User, entryType, action, resource, details string) error {
-	return e.c.DB.Update(ctx, func(tx *store.Tx) error {
-		return e.recordByUser(tx, user, ledger.Entry{Type: entryType, Category: ledger.Authorization, Action: action,
-			Resource: resource, Result: "ok", Commitment: commit(newSalt(), []byte(details))})
-	})
+	return e.c.DB.Update(ctx, func(tx *store.Tx) error { return e.RecordOperationIn(tx, user, entryType, action, resource, details) })
+}
+
+// RecordOperationIn is RecordOperation in the transaction that does what is logged. Without a user it was the node itself.
+func (e *Engine) RecordOperationIn(tx *store.Tx, user User, entryType, action, resource, details string) error {
+	if user == "" {
+		user = itself
+	}
+	return e.recordByUser(tx, user, ledger.Entry{Type: entryType, Category: ledger.Authorization, Action: action,
+		Resource: resource, Result: "ok", Commitment: commit(newSalt(), []byte(details))})
 }
 
 // RecordApply logs that a user put a configuration into force. The log holds a salted commitment to its text.

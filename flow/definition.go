@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -92,8 +93,9 @@ type Audit struct {
 }
 
 var (
-	nameRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-	versionRE = regexp.MustCompile(`^[A-Za-z0-9._+-]{1,64}$`)
+	// Compiled when first used: every agent's worker starts with this package, and none of them reads definitions.
+	nameRE    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`) })
+	versionRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._+-]{1,64}$`) })
 )
 
 // ParseDefinition reads a workflow definition in YAML; file is its name for errors.
@@ -142,10 +144,10 @@ func line(s string) bool {
 func (d *Definition) Validate() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
-	if !nameRE.MatchString(d.Name) {
+	if !nameRE().MatchString(d.Name) {
 		bad("name %q: use letters, digits, '.', '_' and '-', at most 128", d.Name)
 	}
-	if !versionRE.MatchString(d.Version) {
+	if !versionRE().MatchString(d.Version) {
 		bad("version %q: use letters, digits, '.', '_', '+' and '-', at most 64", d.Version)
 	}
 	if d.Type != "federated" {
@@ -189,7 +191,7 @@ func (d *Definition) Validate() error {
 			}
 		}
 		for _, t := range s.DataTypes {
-			if !nameRE.MatchString(t) {
+			if !nameRE().MatchString(t) {
 				bad("governance.data_sharing[%d]: data type %q: use letters, digits, '.', '_' and '-'", i, t)
 			}
 		}
@@ -211,7 +213,7 @@ func (d *Definition) validateSteps(participants map[transport.OrgID]bool) (errs 
 	ids := map[string]bool{}
 	targets := map[string]bool{}
 	for i, s := range steps {
-		if !nameRE.MatchString(s.ID) || !nameRE.MatchString(s.Agent) {
+		if !nameRE().MatchString(s.ID) || !nameRE().MatchString(s.Agent) {
 			bad("workflow.steps[%d]: id %q and agent %q: use letters, digits, '.', '_' and '-'", i, s.ID, s.Agent)
 		}
 		if ids[s.ID] {
@@ -231,7 +233,7 @@ func (d *Definition) validateSteps(participants map[transport.OrgID]bool) (errs 
 			bad("workflow.steps[%d] %s: priority %q, want low, normal or high", i, s.ID, s.Priority)
 		}
 		for _, t := range slices.Concat(s.Inputs, s.Outputs) {
-			if !nameRE.MatchString(t) {
+			if !nameRE().MatchString(t) {
 				bad("workflow.steps[%d] %s: data type %q: use letters, digits, '.', '_' and '-'", i, s.ID, t)
 			}
 		}

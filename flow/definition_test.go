@@ -182,8 +182,12 @@ func TestReferenceWorkflow(t *testing.T) {
 		t.Fatalf("chain of %d steps, %v", len(chain), err)
 	}
 	for _, p := range d.Participants {
-		if r := d.review(p.ID); len(r.Runs) == 0 {
+		r := d.review(p.ID)
+		if len(r.Runs) == 0 {
 			t.Errorf("%s has nothing to run", p.ID)
+		}
+		if kept := r.Kept[len(r.Kept)-1]; !strings.Contains(kept, "for good, though 90d is asked for") {
+			t.Errorf("%s is told that the log is %q", p.ID, kept)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"fednode/flow/policy"
@@ -15,8 +16,8 @@ type Review struct {
 	Enters []string `json:"enters"` // what comes in
 	Kept   []string `json:"kept"`   // what is kept here, and for how long
 
-	// Services are steps elsewhere whose agents may give this organisation's restricted data to a service outside their
-	// node, because its own policy says so.
+	// Services are steps whose agents give data to a service outside their node: this organisation's own, and those
+	// elsewhere that may give its restricted data away because its policy says so.
 	Services []string `json:"services,omitempty"`
 }
 
@@ -28,8 +29,12 @@ func (e *Engine) Review(hash string) (Review, error) {
 	}
 	r := a.Definition.review(e.c.Org)
 	for _, s := range a.Definition.Workflow.Steps {
-		if s.Organization != e.c.Org && e.decide(callOut(a, s, nil)).Effect == policy.Allow {
-			r.Services = append(r.Services, fmt.Sprintf("%s at %s may give them to a service (agent %s)", s.ID, s.Organization, s.Agent))
+		if s.Organization != e.c.Org {
+			if e.decide(callOut(a, s, nil)).Effect == policy.Allow {
+				r.Services = append(r.Services, fmt.Sprintf("%s at %s may give restricted data of this organisation to a service (agent %s)", s.ID, s.Organization, s.Agent))
+			}
+		} else if ag, ok := e.c.Agents.Get(s.Agent); ok && slices.Contains([]string{"http", "llm"}, ag.Spec().Kind) {
+			r.Services = append(r.Services, fmt.Sprintf("%s gives what it gets to a service (agent %s, %s)", s.ID, s.Agent, ag.Spec().Kind))
 		}
 	}
 	return r, nil
@@ -63,7 +68,7 @@ func (d *Definition) review(org transport.OrgID) Review {
 	}
 	log := "requests, replies and decisions in the ledger, without payloads"
 	if p := d.Governance.Audit.RetentionPeriod; p > 0 {
-		log += ", for " + p.String()
+		log += fmt.Sprintf("; for good, though %s is asked for: nothing is pruned yet", p)
 	}
 	r.Kept = append(r.Kept, log)
 	return r

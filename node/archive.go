@@ -111,6 +111,7 @@ const (
 	maxArchiveFiles = 4 << 20
 	maxArchiveFile  = 1 << 30 // bytes
 	maxReceiptLine  = 256 << 10
+	maxAbout        = 4 << 10
 )
 
 // Unpack writes the files of an audit archive into dir, which it makes.
@@ -132,7 +133,7 @@ func Unpack(r io.Reader, dir string) error {
 		if err != nil {
 			return fmt.Errorf("archive: %w", err)
 		}
-		if files == maxArchiveFiles || h.Typeflag != tar.TypeReg || h.Size > maxArchiveFile || !archived(h.Name) {
+		if files == maxArchiveFiles || h.Typeflag != tar.TypeReg || sparse(h) || h.Size > maxArchiveFile || !archived(h.Name) {
 			return fmt.Errorf("archive: %.80q is not a file of an audit archive, or one too many or too large", h.Name)
 		}
 		if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
@@ -147,6 +148,16 @@ func Unpack(r io.Reader, dir string) error {
 			return fmt.Errorf("archive: %w", err)
 		}
 	}
+}
+
+// sparse reports whether a file has holes, with which a few bytes of archive would fill the disk.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 func archived(name string) bool {
@@ -166,9 +177,13 @@ type Archived struct {
 // OpenArchive reads who an archive is of and verifies the governance log in it from genesis. A federationID that is not
 // empty pins the federation.
 func OpenArchive(fsys fs.FS, federationID string) (*Archived, error) {
-	data, err := fs.ReadFile(fsys, aboutFile)
+	head, err := fsys.Open(aboutFile)
 	if err != nil {
 		return nil, fmt.Errorf("not an audit archive, which fednode audit export writes: %w", err)
+	}
+	data, err := io.ReadAll(io.LimitReader(head, maxAbout))
+	if err = errors.Join(err, head.Close()); err != nil {
+		return nil, err
 	}
 	a := &Archived{fsys: fsys}
 	if err := jcs.Unmarshal(data, &a.about); err != nil {

@@ -38,6 +38,7 @@ type candidate struct {
 	Approvals map[transport.OrgID]member.Approval `json:"approvals,omitempty"` // at the chair everybody's, elsewhere the own one
 	Approved  []transport.OrgID                   `json:"approved,omitempty"`  // elsewhere: whose the chair has, as it last said
 	Withdrawn bool                                `json:"withdrawn,omitempty"` // the own approval was taken back
+	Rejected  bool                                `json:"rejected,omitempty"`  // its sponsor or the chair has taken it out
 }
 
 // A CandidateView is a candidate for people.
@@ -66,7 +67,7 @@ type notice struct {
 	Since     string            `json:"since,omitempty"`
 	Approved  []transport.OrgID `json:"approved,omitempty"`
 	Approval  *member.Approval  `json:"approval,omitempty"`
-	Withdrawn bool              `json:"withdrawn,omitempty"`
+	Withdrawn bool              `json:"withdrawn,omitempty"` // the approval, or else the candidate
 }
 
 // A clerk keeps the candidates. The chair's collects the approvals, and enacts what has enough of them.
@@ -80,14 +81,15 @@ type clerk struct {
 
 	mu      sync.Mutex
 	open    map[string]*candidate
-	version uint64            // counts what the members do not know yet; at the chair
-	acked   map[string]string // elsewhere: what the chair has confirmed of a candidate
-	trouble map[string]string // elsewhere: why the chair has not
+	version uint64                 // counts what the members do not know yet; at the chair
+	acked   map[string]string      // elsewhere: what the chair has confirmed of a candidate
+	trouble map[string]string      // elsewhere: why the chair has not
+	checked map[string]*member.Set // under which a candidate was last found to be possible
 }
 
 func newClerk(gov *member.Governance, site *Site, changed func()) (*clerk, error) {
 	c := &clerk{gov: gov, self: site.Org(), db: site.db, now: site.now, approver: site.approver, changed: changed,
-		open: map[string]*candidate{}, acked: map[string]string{}, trouble: map[string]string{}}
+		open: map[string]*candidate{}, acked: map[string]string{}, trouble: map[string]string{}, checked: map[string]*member.Set{}}
 	err := c.db.View(func(tx *store.Tx) error {
 		b := tx.Bucket(bucketCandidates)
 		if b == nil {
@@ -113,9 +115,14 @@ func (c *clerk) Version() uint64 {
 	return c.version
 }
 
-// keep writes a candidate, or deletes it if it is nil. c.mu is held.
-func (c *clerk) keep(ctx context.Context, hash string, x *candidate) error {
+// keep writes a candidate, or deletes it if it is nil, in one transaction with also. c.mu is held.
+func (c *clerk) keep(ctx context.Context, hash string, x *candidate, also ...func(*store.Tx) error) error {
 	err := c.db.Update(ctx, func(tx *store.Tx) error {
+		for _, fn := range also {
+			if err := fn(tx); err != nil {
+				return err
+			}
+		}
 		if x == nil {
 			return tx.Bucket(bucketCandidates).Delete([]byte(hash))
 		}
@@ -132,6 +139,7 @@ func (c *clerk) keep(ctx context.Context, hash string, x *candidate) error {
 		delete(c.open, hash)
 		delete(c.acked, hash)
 		delete(c.trouble, hash)
+		delete(c.checked, hash)
 	} else {
 		c.open[hash] = x
 	}
@@ -148,8 +156,9 @@ func (x candidate) clone() *candidate {
 	return &x
 }
 
-// propose takes in a candidate that sponsor brings. The same one again changes nothing.
-func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transport.OrgID, since string) (hash string, err error) {
+// propose takes in a candidate that sponsor brings, in one transaction with also. The same one again changes nothing
+// about it.
+func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transport.OrgID, since string, also ...func(*store.Tx) error) (hash string, err error) {
 	if hash, err = m.Hash(); err != nil {
 		return "", err
 	}
@@ -157,13 +166,16 @@ func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transpo
 	if t, _ := set.Stand(m, nil); t.InForce {
 		return hash, nil
 	}
-	if err := set.Check(m); err != nil {
-		return "", err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.open[hash]; known {
-		return hash, nil
+	if x, known := c.open[hash]; known && !x.Rejected {
+		if len(also) == 0 {
+			return hash, nil
+		}
+		return hash, c.keep(ctx, hash, x, also...)
+	}
+	if err := set.Check(m); err != nil {
+		return "", err
 	}
 	count := 0
 	for _, x := range c.open {
@@ -174,7 +186,7 @@ func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transpo
 	if count >= maxCandidates {
 		return "", &transport.Error{Code: transport.CodeOverloaded, Text: fmt.Sprintf("%d candidates of %s await approval already", count, sponsor)}
 	}
-	return hash, c.keep(ctx, hash, &candidate{Candidate: m, Sponsor: sponsor, Since: since})
+	return hash, c.keep(ctx, hash, &candidate{Candidate: m, Sponsor: sponsor, Since: since}, also...)
 }
 
 // find returns the candidate that a hash, the beginning of one, or an organisation names.
@@ -186,6 +198,9 @@ func (c *clerk) find(name string) (string, *candidate, error) {
 		org := transport.OrgID("charter")
 		if x.Member != nil {
 			org = x.Member.Record.OrganizationID
+		}
+		if x.Rejected {
+			continue
 		}
 		if string(org) == name || len(name) >= 8 && len(name) <= len(hash) && hash[:len(name)] == name {
 			found = append(found, hash)
@@ -257,13 +272,13 @@ func (c *clerk) enact(ctx context.Context) {
 		x := c.open[hash]
 		t, valid := set.Stand(x.Candidate, x.Approvals)
 		since, err := time.Parse(time.RFC3339, x.Since)
-		if t.InForce || err != nil || c.now().Sub(since) > candidateLife || set.Check(x.Candidate) != nil {
+		if t.InForce || err != nil || c.now().Sub(since) > candidateLife || !c.possible(hash, x, set) {
 			if err := c.keep(ctx, hash, nil); err != nil {
 				return
 			}
 			continue
 		}
-		if !c.gov.Chair() || !t.Complete(x.Subject(set)) {
+		if x.Rejected || !c.gov.Chair() || !t.Complete(x.Subject(set)) {
 			continue
 		}
 		err = c.gov.Enact(ctx, x.Candidate, valid)
@@ -278,6 +293,19 @@ func (c *clerk) enact(ctx context.Context) {
 	}
 }
 
+// possible reports whether a candidate may still come into force. It verifies signatures, so once for each set. c.mu is
+// held.
+func (c *clerk) possible(hash string, x *candidate, set *member.Set) bool {
+	if c.checked[hash] == set {
+		return true
+	}
+	if set.Check(x.Candidate) != nil {
+		return false
+	}
+	c.checked[hash] = set
+	return true
+}
+
 // views returns the candidates, oldest first.
 func (c *clerk) views() []CandidateView {
 	c.mu.Lock()
@@ -285,7 +313,9 @@ func (c *clerk) views() []CandidateView {
 	set := c.gov.Current()
 	out := []CandidateView{}
 	for hash, x := range c.open {
-		out = append(out, c.view(set, hash, x))
+		if t, _ := set.Stand(x.Candidate, nil); !x.Rejected && !t.InForce {
+			out = append(out, c.view(set, hash, x))
+		}
 	}
 	slices.SortFunc(out, func(a, b CandidateView) int {
 		if a.Since+a.Hash < b.Since+b.Hash {
@@ -325,7 +355,7 @@ func (c *clerk) view(set *member.Set, hash string, x *candidate) CandidateView {
 // reported is what the chair has to know of a candidate here: that it exists, and what this organisation says to it.
 func (c *clerk) reported(hash string, x *candidate) string {
 	own, ok := x.Approvals[c.self]
-	return fmt.Sprintf("%v %v %x", x.Sponsor == c.self, x.Withdrawn, own.Signature) + fmt.Sprint(ok)
+	return fmt.Sprintf("%v %v %v %x", x.Sponsor == c.self, x.Rejected, x.Withdrawn, own.Signature) + fmt.Sprint(ok)
 }
 
 // report tells the chair, over call, what it has not confirmed yet.
@@ -345,9 +375,9 @@ func (c *clerk) report(ctx context.Context, call func(ctx context.Context, to tr
 		var err error
 		var answer notice
 		if x.Sponsor == c.self {
-			err = call(ctx, chair, msgProposal, notice{Candidate: x.Candidate, Since: x.Since}, &answer)
+			err = call(ctx, chair, msgProposal, notice{Candidate: x.Candidate, Since: x.Since, Withdrawn: x.Rejected}, &answer)
 		}
-		if err == nil && (approved || x.Withdrawn) {
+		if err == nil && !x.Rejected && (approved || x.Withdrawn) {
 			n := notice{Hash: hash, Withdrawn: x.Withdrawn}
 			if approved {
 				n.Approval = &own
@@ -380,7 +410,7 @@ func (c *clerk) notices() (out []notice, version uint64) {
 	for _, hash := range slices.Sorted(maps.Keys(c.open)) {
 		x := c.open[hash]
 		t, _ := set.Stand(x.Candidate, x.Approvals)
-		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Approved: t.Approved})
+		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Approved: t.Approved, Withdrawn: x.Rejected})
 	}
 	return out, c.version
 }
@@ -396,6 +426,8 @@ func (c *clerk) handle(ctx context.Context, r *transport.Request) error {
 	switch {
 	case r.Envelope.MessageType == msgCandidate && fromChair:
 		err = c.learn(ctx, n)
+	case r.Envelope.MessageType == msgProposal && c.gov.Chair() && n.Withdrawn:
+		err = c.withdraw(ctx, n.Candidate, r.From.ID)
 	case r.Envelope.MessageType == msgProposal && c.gov.Chair():
 		_, err = c.propose(ctx, n.Candidate, r.From.ID, transport.NewTime(c.now()).String())
 	case r.Envelope.MessageType == msgApproval && c.gov.Chair():
@@ -438,25 +470,4 @@ func (c *clerk) collect(ctx context.Context, from transport.OrgID, n notice) err
 		}
 	}
 	return c.keep(ctx, n.Hash, next)
-}
-
-// learn takes in what the chair says awaits approval.
-func (c *clerk) learn(ctx context.Context, n notice) error {
-	since, err := time.Parse(time.RFC3339, n.Since)
-	if _, member := c.gov.Current().Get(n.Sponsor); err != nil || len(n.Approved) > 1000 || !member || c.now().Sub(since) > candidateLife {
-		return errors.New("a candidate without time, too old, or brought in by a stranger")
-	}
-	hash, err := c.propose(ctx, n.Candidate, n.Sponsor, n.Since)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	x, ok := c.open[hash]
-	if !ok || slices.Equal(x.Approved, n.Approved) {
-		return nil
-	}
-	next := x.clone()
-	next.Approved = n.Approved
-	return c.keep(ctx, hash, next)
 }

@@ -30,8 +30,13 @@ func (s *Site) Record() (member.SignedRecord, error) {
 	return s.signRecord(r)
 }
 
-// Found makes this organisation the founder and chair of a new federation.
+// Found makes this organisation the founder and chair of a new federation, under the charter that federations begin with.
 func (s *Site) Found(ctx context.Context, name string) error {
+	return s.FoundUnder(ctx, name, member.DefaultCharter())
+}
+
+// FoundUnder is Found with another charter.
+func (s *Site) FoundUnder(ctx context.Context, name string, charter member.Charter) error {
 	if s.members != nil {
 		return fmt.Errorf("%s belongs to federation %s already", s.Dir, s.FederationID())
 	}
@@ -41,7 +46,7 @@ func (s *Site) Found(ctx context.Context, name string) error {
 	}
 	nonce := make([]byte, 16)
 	rand.Read(nonce)
-	genesis, err := member.NewGenesis(name, member.DefaultCharter(), rec, s.approver(), nonce, s.now())
+	genesis, err := member.NewGenesis(name, charter, rec, s.approver(), nonce, s.now())
 	if err != nil {
 		return err
 	}

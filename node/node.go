@@ -49,6 +49,7 @@ type Node struct {
 	listener  net.Listener // of the TCP lane
 	transport *transport.Node
 	governor  *governor
+	host      *host
 	leaf      *pki.Renewer
 	agents    *agent.Set
 	metrics   *metrics.Set
@@ -69,7 +70,7 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	if site.members == nil {
-		return nil, fmt.Errorf("%s belongs to no federation yet: found one or import its governance log", site.Dir)
+		return nil, fmt.Errorf("%s belongs to no federation yet: fednode init founds one; fednode join takes it into one, or goes on with that", site.Dir)
 	}
 	if err := pki.SelfTest(); err != nil {
 		return nil, err
@@ -80,6 +81,9 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	}
 	if n.Log, err = ledger.Open(site.db, ledger.Config{Name: "own", Origin: site.logOrigin(), Signer: signer, Now: site.now}); err != nil {
 		return nil, err
+	}
+	if err := site.renewCertificates(); err != nil { // they may be good for long
+		n.log.Warn("certificates were not renewed", "err", err)
 	}
 	n.leaf, err = pki.NewRenewer(pki.RenewerConfig{Org: string(site.Org()), Instance: string(site.Config.Instance), FederationID: site.FederationID(),
 		Identity: site.self, Issuing: site.ca, Key: site.identity, Now: site.now, Logger: n.log})
@@ -110,6 +114,9 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 		MemoryLimit: int64(site.Config.Limits.Memory), Slots: int(site.Config.Limits.Agents), UpToDate: n.governor.upToDate,
 		Now: site.now, Logger: n.log, Metrics: n.metrics})
 	if err != nil {
+		return nil, err
+	}
+	if n.host, err = newHost(n); err != nil {
 		return nil, err
 	}
 	if n.conn == nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -29,8 +30,11 @@ const (
 	policyName = "policy.yaml"
 	policyDir  = "policy.d" // governance policies in force
 	dbName     = "node.db"
-	keyDir     = "keys"
-	certDir    = "certs"
+	makingName = "being-made" // is there until Create has made everything
+	// PassphraseName is the file in a data directory that holds a passphrase made for it.
+	PassphraseName = "passphrase"
+	keyDir         = "keys"
+	certDir        = "certs"
 )
 
 // Keys of an organisation's node, as URIs in its keyring. The root's and the issuing CA's are not needed by a node that
@@ -55,6 +59,7 @@ type Options struct {
 	Advertise    []string
 	Passphrase   hsm.Passphrase // of the keyring; hsm.Unprotected() is explicit only
 	PassFile     string         // recorded in node.yaml as where the passphrase is read at start; default: it is asked for
+	MakePass     bool           // instead of both: a passphrase is made, and put into the file PassphraseName
 	Credential   string         // like PassFile: the name of a systemd credential, see package node/service
 	Agents       string         // YAML of node.yaml's agents section; default the builtin agents
 	Now          func() time.Time
@@ -85,17 +90,40 @@ func (s *Site) stage(err error) error {
 }
 
 // Create makes a data directory: keyring, organisation root, issuing CA, identity, message and log keys, certificates,
-// node.yaml and policy.yaml. It never writes into a directory that has a node in it.
+// node.yaml and policy.yaml. It never writes into a directory that has a node in it. What it had begun when it was
+// interrupted it makes anew: nobody has seen any of it.
 func Create(dir string, o Options) (_ *Site, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, ConfigName)); err == nil {
+	making := filepath.Join(dir, makingName)
+	_, interrupted := os.Stat(making)
+	if _, err := os.Stat(filepath.Join(dir, ConfigName)); err == nil && interrupted != nil {
 		return nil, fmt.Errorf("%s holds a node already; choose another directory", dir)
+	}
+	if interrupted == nil {
+		if err := clearHalfMade(dir); err != nil {
+			return nil, err
+		}
 	}
 	for _, d := range []string{dir, filepath.Join(dir, keyDir), filepath.Join(dir, certDir), filepath.Join(dir, policyDir)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
+		}
+	}
+	switch there, err := hsm.Exists(dir); {
+	case err != nil:
+		return nil, err
+	case there:
+		return nil, fmt.Errorf("%s holds keys, and no %s: restore that from a backup, or choose another directory", dir, ConfigName)
+	case interrupted != nil:
+		if err := writeNew(making, nil); err != nil {
+			return nil, err
+		}
+	}
+	if o.MakePass {
+		if err := o.makePassphrase(dir); err != nil {
+			return nil, err
 		}
 	}
 	s := &Site{Dir: dir, now: o.Now}
@@ -111,10 +139,67 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := writeNew(filepath.Join(dir, ConfigName), o.yaml()); err != nil {
 		return nil, s.stage(err)
 	}
+	if err := errors.Join(syncDir(dir), os.Remove(making)); err != nil {
+		return nil, s.stage(err)
+	}
 	if err := s.load(); err != nil {
 		return nil, s.stage(err)
 	}
 	return s, nil
+}
+
+// clearHalfMade removes what an interrupted Create has left: the files that it makes, and no others.
+func clearHalfMade(dir string) error {
+	for _, pattern := range []string{"keyring.age", "seal.key", PassphraseName, ConfigName, policyName, keyDir + "/*.key", certDir + "/*.crt"} {
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				return fmt.Errorf("what an interrupted start has left: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// makePassphrase makes a passphrase of 130 bits for keys that open without anybody at a terminal.
+func (o *Options) makePassphrase(dir string) error {
+	path := filepath.Join(dir, PassphraseName)
+	if err := writeNew(path, []byte(rand.Text()+"\n")); err != nil {
+		return err
+	}
+	o.Passphrase, o.PassFile = hsm.PassphraseFile(path), PassphraseName
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Prepare opens the data directory dir if it has a node of the organisation, and else makes it. made says which.
+func Prepare(dir string, o Options, ask hsm.Passphrase) (s *Site, made bool, err error) {
+	_, missing := os.Stat(filepath.Join(dir, ConfigName))
+	_, interrupted := os.Stat(filepath.Join(dir, makingName))
+	if missing != nil || interrupted == nil {
+		s, err = Create(dir, o)
+		return s, true, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if s, err = Open(dir, ask, o.Now); err != nil {
+		return nil, false, err
+	}
+	if o.Org != "" && s.Org() != o.Org {
+		return nil, false, s.stage(fmt.Errorf("%s holds the node of %s, not of %s; name another data directory with -D", dir, s.Org(), o.Org))
+	}
+	return s, false, nil
 }
 
 // AsksPassphrase reports whether the node.yaml in dir names no place where the passphrase is read.
@@ -229,7 +314,7 @@ func (s *Site) makeKeys(o Options) (err error) {
 	for _, c := range []struct {
 		name string
 		cert *x509.Certificate
-	}{{"root.crt", s.root}, {"issuing.crt", s.ca}, {"identity.crt", s.self}} {
+	}{{rootCert, s.root}, {issuingCert, s.ca}, {identityCert, s.self}} {
 		if err := pki.SaveCertificates(filepath.Join(s.Dir, certDir, c.name), c.cert); err != nil {
 			return err
 		}
@@ -277,7 +362,7 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	for _, c := range []struct {
 		name string
 		to   **x509.Certificate
-	}{{"root.crt", &s.root}, {"issuing.crt", &s.ca}, {"identity.crt", &s.self}} {
+	}{{rootCert, &s.root}, {issuingCert, &s.ca}, {identityCert, &s.self}} {
 		certs, err := pki.LoadCertificates(filepath.Join(dir, certDir, c.name))
 		if err != nil {
 			return nil, s.stage(err)
@@ -333,6 +418,14 @@ func (s *Site) FederationID() string {
 		return ""
 	}
 	return s.members.Current().FederationID()
+}
+
+// Federation returns the name of the federation that the site belongs to, and whether it chairs it.
+func (s *Site) Federation() (name string, chair bool) {
+	if s.members == nil {
+		return "", false
+	}
+	return s.members.Current().Name(), s.members.Chair()
 }
 
 // logOrigin names the organisation's own log, generation 0.

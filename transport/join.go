@@ -54,7 +54,7 @@ type JoinRequest struct {
 // withheld. ctx ends after Limits.JoinTimeout.
 type JoinHandler func(ctx context.Context, r JoinRequest) ([]byte, error)
 
-// HandleJoin sets the handler of strangers' requests, before [Node.Serve]. Without one, their protocol is not spoken.
+// HandleJoin sets the handler of strangers' requests, at any time. Without one, or with nil, their protocol is not spoken.
 func (n *Node) HandleJoin(h JoinHandler) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -206,6 +206,9 @@ func (n *Node) answerJoin(ctx context.Context, r JoinRequest) []byte {
 				err = errors.New("handler panicked")
 			}
 		}()
+		if h == nil {
+			return nil, &Error{CodeDenied, "this node invites nobody"} // it did when the connection began
+		}
 		return h(ctx, r)
 	}()
 	if err == nil && len(reply) > MaxJoinReply {

@@ -254,3 +254,50 @@ func TestGoldenJoin(t *testing.T) {
 		}
 	}
 }
+
+// TestCallback has a member call back somebody who is going to have an address of its own, over both lanes; it does not
+// take anybody else for them.
+func TestCallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "org-a", "org-b")
+		a := w.start("org-a", nil)
+		at := w.spare[0].LocalAddr().(*net.UDPAddr)
+		ln, err := w.host(at).Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := w.orgs["org-b"]
+		chain := *o.leaf()
+		chain.Certificate = append(append([][]byte{}, chain.Certificate...), o.root.Raw)
+		ctx, stop := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- ServeCallbacks(ctx, kept{w.spare[0]}, ln, chain, time.Now) }()
+		synctest.Wait()
+		for _, c := range []struct {
+			as OrgID
+			ok bool
+		}{{"org-b", true}, {"org-a", false}, {"org-b", true}} {
+			got := a.CallBack(t.Context(), at.String(), w.pinned(c.as))
+			if len(got) != 2 || got[0].Lane != LaneQUIC || got[1].Lane != LaneTCP {
+				t.Fatalf("%+v", got)
+			}
+			for _, r := range got {
+				if (r.Err == nil) != c.ok || (r.RTT > 0) != c.ok || !c.ok && !strings.Contains(r.Err.Error(), "not the one that was named") {
+					t.Errorf("%s as %s: %+v", r.Lane, c.as, r)
+				}
+			}
+		}
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		for _, r := range a.CallBack(t.Context(), at.String(), w.pinned("org-b")) {
+			if r.Err == nil {
+				t.Errorf("%s: somebody answers still", r.Lane)
+			}
+		}
+		if got := a.CallBack(t.Context(), "nowhere", w.pinned("org-b")); got[0].Err == nil || got[1].Err == nil {
+			t.Errorf("%+v", got)
+		}
+	})
+}

@@ -53,6 +53,9 @@ func (n *Node) check(l *link) (*member.Member, error) {
 	set, now := n.c.Members(), n.c.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if m, ok := set.Get(l.org); ok && l.set != set && !m.Suspended && !now.After(l.notAfter) && sameRoots(m, l.member) {
+		l.set, l.member = set, m // nothing that its certificate was verified against is another
+	}
 	if l.set != set || now.After(l.notAfter) {
 		m, notAfter, err := verifyPeer(set, l.org, l.raw, now)
 		if err != nil {
@@ -63,6 +66,10 @@ func (n *Node) check(l *link) (*member.Member, error) {
 		l.set, l.member, l.notAfter = set, m, notAfter
 	}
 	return l.member, nil
+}
+
+func sameRoots(a, b *member.Member) bool {
+	return slices.EqualFunc(a.Roots, b.Roots, func(x, y *x509.Certificate) bool { return x.Equal(y) })
 }
 
 // verifyPeer verifies raw against org's own roots, and org against the member set.

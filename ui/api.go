@@ -67,6 +67,17 @@ type ApproveRequest struct {
 	Withdraw bool   `json:"withdraw,omitempty"`
 }
 
+// InviteRequest says who is invited, and for how long.
+type InviteRequest struct {
+	Organization transport.OrgID `json:"organization_id"`
+	Seconds      int64           `json:"valid_seconds"`
+}
+
+// RevokeRequest names invitations, by their organisation or the beginning of an id.
+type RevokeRequest struct {
+	Name string `json:"name"`
+}
+
 // RenewRequest says what is new in this organisation's record beside its endpoints.
 type RenewRequest struct {
 	Rotate bool `json:"rotate,omitempty"` // a new message key

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"fednode/flow"
 	"fednode/node"
@@ -40,6 +41,28 @@ func (s *Server) memberRoutes() {
 			return nil, err
 		}
 		return candidateReply(s.node.Approve(r.Context(), caller(r), q.Name, q.Withdraw))
+	})
+	s.handle("POST /v1/candidates/reject", func(r *http.Request) (any, error) {
+		var q ApproveRequest
+		if err := decode(r, &q); err != nil {
+			return nil, err
+		}
+		return candidateReply(s.node.Reject(r.Context(), caller(r), q.Name))
+	})
+	s.handle("GET /v1/invitations", func(r *http.Request) (any, error) { return list(s.node.Invitations()) })
+	s.handle("POST /v1/invitations", func(r *http.Request) (any, error) {
+		var q InviteRequest
+		if err := decode(r, &q); err != nil {
+			return nil, err
+		}
+		return s.node.Invite(r.Context(), caller(r), q.Organization, time.Duration(q.Seconds)*time.Second)
+	})
+	s.handle("POST /v1/invitations/revoke", func(r *http.Request) (any, error) {
+		var q RevokeRequest
+		if err := decode(r, &q); err != nil {
+			return nil, err
+		}
+		return list(s.node.RevokeInvitation(r.Context(), caller(r), q.Name))
 	})
 	s.handle("POST /v1/doctor", func(r *http.Request) (any, error) {
 		var q DoctorRequest
@@ -87,6 +110,27 @@ func (c *Client) Candidates(ctx context.Context) ([]node.CandidateView, error) {
 func (c *Client) Approve(ctx context.Context, name string, withdraw bool) (string, error) {
 	reply, err := call[CandidateReply](ctx, c, "POST", "/v1/candidates/approve", ApproveRequest{name, withdraw})
 	return reply.Hash, err
+}
+
+// Reject takes a candidate out, and returns its hash.
+func (c *Client) Reject(ctx context.Context, name string) (string, error) {
+	reply, err := call[CandidateReply](ctx, c, "POST", "/v1/candidates/reject", ApproveRequest{Name: name})
+	return reply.Hash, err
+}
+
+// Invite makes an invitation.
+func (c *Client) Invite(ctx context.Context, org string, validity time.Duration) (node.Invited, error) {
+	return call[node.Invited](ctx, c, "POST", "/v1/invitations", InviteRequest{transport.OrgID(org), int64(validity / time.Second)})
+}
+
+// Invitations returns those that the node keeps, newest first.
+func (c *Client) Invitations(ctx context.Context) ([]node.InvitationView, error) {
+	return call[[]node.InvitationView](ctx, c, "GET", "/v1/invitations", nil)
+}
+
+// RevokeInvitation ends the open invitations of an organisation, or the one whose id begins so.
+func (c *Client) RevokeInvitation(ctx context.Context, name string) ([]node.InvitationView, error) {
+	return call[[]node.InvitationView](ctx, c, "POST", "/v1/invitations/revoke", RevokeRequest{name})
 }
 
 // Doctor has the node look at itself and at the way to and from the given members, or all.

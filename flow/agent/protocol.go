@@ -39,6 +39,9 @@ type (
 	}
 )
 
+// replyShape is what an answer looks like, for errors.
+const replyShape = `{"outputs": [{"type", "name", "media_type", "text" or "data"}], "headline"}`
+
 // maxReply bounds what an exec or http agent may answer, in bytes of JSON.
 const maxReply = 96 << 20
 
@@ -72,7 +75,7 @@ func decodeReply(s Spec, b []byte) (*Result, error) {
 	}
 	var out execOutput
 	if err := decodeStrict(b, &out); err != nil {
-		return nil, fail(s.Name, KindOutput, "its answer is not the JSON that the protocol asks for: %v", err)
+		return nil, fail(s.Name, KindOutput, "its answer is not the JSON that the protocol asks for: %v; want %s", err, replyShape)
 	}
 	if out.Outputs == nil {
 		return nil, fail(s.Name, KindOutput, "its answer has no outputs; an agent that makes none says []")

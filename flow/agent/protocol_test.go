@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"fednode/store/jcs"
 )
 
 func TestEncodeTask(t *testing.T) {
@@ -91,4 +95,37 @@ func FuzzChatReply(f *testing.F) {
 			t.Fatalf("%q passes: %v", answer, err)
 		}
 	})
+}
+
+// TestTheDocumentedProtocolIsTrue reads the examples of AGENTS.md: the first is what an agent gets, the second is an
+// answer that is taken.
+func TestTheDocumentedProtocolIsTrue(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "packaging", "doc", "AGENTS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples [][]byte
+	for _, part := range strings.Split(string(doc), "```json\n")[1:] {
+		text, _, _ := strings.Cut(part, "```")
+		examples = append(examples, []byte(text))
+	}
+	if len(examples) != 2 {
+		t.Fatalf("%d examples; want what goes in and what comes out", len(examples))
+	}
+	in, err := encodeTask(Task{IdempotencyKey: "FEDERATION/org-a/run-5f1c/classify/1", Run: "run-5f1c", Step: "classify", Attempt: 1,
+		Purpose: "document-classification", Inputs: []Artifact{
+			{Type: "document", Name: "note.txt", MediaType: "text/plain; charset=utf-8", Data: []byte("Delivery note 17 …")},
+			{Type: "document", Name: "scan.pdf", MediaType: "application/pdf", Data: []byte("%PDF-1.4\n")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err1 := jcs.Transform(in)
+	want, err2 := jcs.Transform(examples[0])
+	if err1 != nil || err2 != nil || !bytes.Equal(got, want) {
+		t.Errorf("an agent gets\n%s\nand AGENTS.md says\n%s (%v, %v)", got, want, err1, err2)
+	}
+	res, err := decodeReply(Spec{Name: "document-classifier", Outputs: []string{"classification"}}, examples[1])
+	if err != nil || len(res.Outputs) != 1 || res.Headline != "delivery-note .90" {
+		t.Errorf("the documented answer is not taken: %+v, %v", res, err)
+	}
 }

@@ -78,7 +78,7 @@ type agreed struct {
 	InForce      bool     `expr:"in_force"`
 }
 
-var ruleNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+var ruleNameRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`) })
 
 // ParseLocal reads a policy.yaml and compiles its conditions; file is its name for errors.
 func ParseLocal(file string, data []byte) (*LocalPolicy, error) {
@@ -95,7 +95,7 @@ func ParseLocal(file string, data []byte) (*LocalPolicy, error) {
 	seen := map[string]bool{}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if !ruleNameRE.MatchString(r.Name) || seen[r.Name] {
+		if !ruleNameRE().MatchString(r.Name) || seen[r.Name] {
 			return nil, fmt.Errorf("%s: rules[%d]: name %q is not of letters, digits and ._-, or appears twice", file, i, r.Name)
 		}
 		seen[r.Name] = true

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"regexp"
 	"time"
 )
 
@@ -67,12 +66,12 @@ func (t Instant) problem() string {
 // Period is a length of time that may be nothing, as in "0s".
 type Period string
 
-var periodPattern = regexp.MustCompile(`^\d{1,9}(s|m|h|d|w|y)$`)
+var periodPattern = pattern(`^\d{1,9}(s|m|h|d|w|y)$`)
 
 func (Period) describe() string { return "period, `0s` allowed" }
 
 func (p Period) problem() string {
-	if periodPattern.MatchString(string(p)) {
+	if periodPattern().MatchString(string(p)) {
 		return ""
 	}
 	return "this is no period; write one such as 0s, 24h or 90d"

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -122,12 +121,12 @@ func (a Address) problem() string {
 // EnvName is the name of an environment variable.
 type EnvName string
 
-var envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+var envPattern = pattern(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 func (EnvName) describe() string { return "name of an environment variable" }
 
 func (e EnvName) problem() string {
-	if envPattern.MatchString(string(e)) {
+	if envPattern().MatchString(string(e)) {
 		return ""
 	}
 	// The value isn't repeated: it may be the passphrase itself, written in the

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -23,16 +24,22 @@ type scalar interface {
 // enumerated is a leaf type with a closed vocabulary.
 type enumerated interface{ Values() []string }
 
+// pattern returns a regular expression that is compiled when it is first asked for: every command and every agent's worker
+// starts with this package, and few of them read configuration.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
+
 // OrgID names an organisation: lower-case letters, digits and hyphens, at most
 // 63 characters, as in the member entry.
 type OrgID string
 
-var orgIDPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+var orgIDPattern = pattern(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 func (o OrgID) describe() string { return "organisation id" }
 
 func (o OrgID) problem() string {
-	if orgIDPattern.MatchString(string(o)) {
+	if orgIDPattern().MatchString(string(o)) {
 		return ""
 	}
 	return fmt.Sprintf("%q is not an organisation id; use lower-case letters, digits and hyphens, 63 at most", string(o))
@@ -42,12 +49,12 @@ func (o OrgID) problem() string {
 // role, a data category.
 type Label string
 
-var labelPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+var labelPattern = pattern(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 func (l Label) describe() string { return "name" }
 
 func (l Label) problem() string {
-	if labelPattern.MatchString(string(l)) {
+	if labelPattern().MatchString(string(l)) {
 		return ""
 	}
 	return fmt.Sprintf("%q is not a name; use letters, digits, '-', '_' and '.', 128 at most", string(l))
@@ -105,7 +112,7 @@ type Domain string
 func (d Domain) describe() string { return "DNS name" }
 
 func (d Domain) problem() string {
-	if strings.Contains(string(d), ".") && dnsPattern.MatchString(string(d)) && len(d) <= 253 {
+	if strings.Contains(string(d), ".") && dnsPattern().MatchString(string(d)) && len(d) <= 253 {
 		return ""
 	}
 	return fmt.Sprintf("%.80q is not a domain; write one such as org.example", string(d))
@@ -114,13 +121,13 @@ func (d Domain) problem() string {
 // Host is a DNS name or an IP address, without a port.
 type Host string
 
-var dnsPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+var dnsPattern = pattern(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 
 func validHost(h string) bool {
 	if net.ParseIP(h) != nil {
 		return true
 	}
-	return len(h) <= 253 && dnsPattern.MatchString(strings.ToLower(h))
+	return len(h) <= 253 && dnsPattern().MatchString(strings.ToLower(h))
 }
 
 func (h Host) describe() string { return "host name or IP address" }
@@ -139,7 +146,7 @@ type Source string
 func (s Source) describe() string { return "organisation id, IP address or prefix (CIDR)" }
 
 func (s Source) problem() string {
-	if orgIDPattern.MatchString(string(s)) {
+	if orgIDPattern().MatchString(string(s)) {
 		return ""
 	}
 	if _, err := netip.ParseAddr(string(s)); err == nil {
@@ -187,12 +194,12 @@ func (f File) problem() string {
 // Version is a semantic version, as in "1.4.0".
 type Version string
 
-var versionPattern = regexp.MustCompile(`^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z.-]{1,64})?$`)
+var versionPattern = pattern(`^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z.-]{1,64})?$`)
 
 func (v Version) describe() string { return "version (semver)" }
 
 func (v Version) problem() string {
-	if versionPattern.MatchString(string(v)) {
+	if versionPattern().MatchString(string(v)) {
 		return ""
 	}
 	return fmt.Sprintf("%.80q is not a version; write three numbers, such as 1.0.0", string(v))
@@ -262,14 +269,14 @@ func (p Positive) problem() string {
 // discovery".
 type Deadline string
 
-var deadlinePattern = regexp.MustCompile(`^[Ww]ithin ([1-9]\d{0,3}) (minutes?|hours?|days?) of (discovery|detection|classification|containment)$`)
+var deadlinePattern = pattern(`^[Ww]ithin ([1-9]\d{0,3}) (minutes?|hours?|days?) of (discovery|detection|classification|containment)$`)
 
 func (d Deadline) describe() string {
 	return "\"Within N minutes|hours|days of discovery|detection|classification|containment\""
 }
 
 func (d Deadline) problem() string {
-	if deadlinePattern.MatchString(string(d)) {
+	if deadlinePattern().MatchString(string(d)) {
 		return ""
 	}
 	return fmt.Sprintf("%.80q is not a deadline; write one such as \"Within 72 hours of discovery\"", string(d))
@@ -278,7 +285,7 @@ func (d Deadline) problem() string {
 // After returns the time allowed and the event it is counted from, or zero
 // values when d is malformed.
 func (d Deadline) After() (time.Duration, string) {
-	m := deadlinePattern.FindStringSubmatch(string(d))
+	m := deadlinePattern().FindStringSubmatch(string(d))
 	if m == nil {
 		return 0, ""
 	}
@@ -299,12 +306,12 @@ func (d Deadline) After() (time.Duration, string) {
 // MetricName is a name in the Prometheus exposition format.
 type MetricName string
 
-var metricPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]{0,127}$`)
+var metricPattern = pattern(`^[a-zA-Z_][a-zA-Z0-9_]{0,127}$`)
 
 func (m MetricName) describe() string { return "metric name" }
 
 func (m MetricName) problem() string {
-	if metricPattern.MatchString(string(m)) {
+	if metricPattern().MatchString(string(m)) {
 		return ""
 	}
 	return fmt.Sprintf("%.80q is not a metric name; use letters, digits and '_', not beginning with a digit", string(m))

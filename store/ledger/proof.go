@@ -6,9 +6,8 @@ import (
 	"fmt"
 
 	fproof "github.com/transparency-dev/formats/proof"
-	"github.com/transparency-dev/merkle/proof"
-	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 const (
@@ -53,9 +52,9 @@ func VerifyProof(text, entry []byte, v note.Verifier) (Head, int64, error) {
 }
 
 func verifyInclusion(p fproof.TLogProof, entry []byte, head Head) error {
-	hashes := make([][]byte, len(p.Hashes))
-	for i := range p.Hashes {
-		hashes[i] = p.Hashes[i][:]
+	hashes := make(tlog.RecordProof, len(p.Hashes))
+	for i, h := range p.Hashes {
+		hashes[i] = h
 	}
-	return proof.VerifyInclusion(rfc6962.DefaultHasher, p.Index, uint64(head.Size), leafHash(entry), hashes, head.Root[:])
+	return tlog.CheckRecord(hashes, head.Size, head.Root, int64(p.Index), LeafHash(entry))
 }

@@ -104,4 +104,4 @@ func HeadOf(entries [][]byte) (h Head, err error) {
 }
 
 // LeafHash returns the leaf hash of an entry (RFC 6962 section 2.1).
-func LeafHash(entry []byte) tlog.Hash { return tlog.Hash(leafHash(entry)) }
+func LeafHash(entry []byte) tlog.Hash { return tlog.RecordHash(entry) }

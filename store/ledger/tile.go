@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -96,9 +95,15 @@ func parsePath(path string) (t tileID, entries bool, err error) {
 	return t, entries, nil
 }
 
-func nodeHash(left, right []byte) []byte { return rfc6962.DefaultHasher.HashChildren(left, right) }
+func nodeHash(left, right []byte) []byte {
+	h := tlog.NodeHash(tlog.Hash(left), tlog.Hash(right))
+	return h[:]
+}
 
-func leafHash(entry []byte) []byte { return rfc6962.DefaultHasher.HashLeaf(entry) }
+func leafHash(entry []byte) []byte {
+	h := LeafHash(entry)
+	return h[:]
+}
 
 // A subtree is a tile with all the inner hashes that its hashes determine: row r holds the roots of 2^r hashes each.
 type subtree struct {
@@ -112,7 +117,8 @@ func expand(hashes []byte) *subtree {
 		below := s.rows[r-1]
 		row := make([]byte, 0, len(below)/2/hashSize*hashSize)
 		for i := 0; i+2*hashSize <= len(below); i += 2 * hashSize {
-			row = append(row, nodeHash(below[i:i+hashSize], below[i+hashSize:i+2*hashSize])...)
+			h := tlog.NodeHash(tlog.Hash(below[i:i+hashSize]), tlog.Hash(below[i+hashSize:i+2*hashSize]))
+			row = append(row, h[:]...)
 		}
 		s.rows[r] = row
 	}

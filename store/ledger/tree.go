@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/transparency-dev/merkle/compact"
-	"github.com/transparency-dev/merkle/proof"
-	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -63,11 +61,7 @@ func VerifyConsistency(old, new Head, hashes []Hash) error {
 	if old.Size < 1 || new.Size < old.Size || len(hashes) > maxProofHashes {
 		return fmt.Errorf("%w: from size %d to %d with %d hashes", ErrProof, old.Size, new.Size, len(hashes))
 	}
-	raw := make([][]byte, len(hashes))
-	for i := range hashes {
-		raw[i] = hashes[i][:]
-	}
-	if err := proof.VerifyConsistency(rfc6962.DefaultHasher, uint64(old.Size), uint64(new.Size), raw, old.Root[:], new.Root[:]); err != nil {
+	if err := tlog.CheckTree(hashes, new.Size, new.Root, old.Size, old.Root); err != nil {
 		return fmt.Errorf("%w: %w", ErrProof, err)
 	}
 	return nil

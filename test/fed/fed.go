@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,21 +40,23 @@ func Main(m *testing.M) {
 
 // Options say what a federation is made of. All fields are optional.
 type Options struct {
-	Orgs     int                        // default 3: org-a, org-b, org-c
-	Seed     uint64                     // of the network
-	Latency  time.Duration              // of a packet; default 5 ms
-	Agents   map[int]string             // node.yaml's agents section, by organisation
-	Limits   transport.Limits           // of every node
-	Resolve  map[int]transport.Resolver // instead of DNS, by organisation
-	Loopback bool                       // real UDP on the loopback interface instead of a simulated network
-	Hostile  map[int]bool               // organisations whose node is the test's to play; see [Org.Transport]
-	Handlers func(o *Org, n *Hostile)   // what a hostile organisation answers
+	Orgs      int                        // default 3: org-a, org-b, org-c
+	Strangers int                        // organisations more, with data directories, that are no members yet
+	Seed      uint64                     // of the network
+	Latency   time.Duration              // of a packet; default 5 ms
+	Agents    map[int]string             // node.yaml's agents section, by organisation
+	Limits    transport.Limits           // of every node
+	Resolve   map[int]transport.Resolver // instead of DNS, by organisation
+	Loopback  bool                       // real UDP on the loopback interface instead of a simulated network
+	Hostile   map[int]bool               // organisations whose node is the test's to play; see [Org.Transport]
+	Handlers  func(o *Org, n *Hostile)   // what a hostile organisation answers
 }
 
 // A Federation is its organisations, the first of which chairs it.
 type Federation struct {
-	Orgs    []*Org
-	Network *Network // nil on loopback
+	Orgs      []*Org
+	Strangers []*Org   // see [Org.Join]
+	Network   *Network // nil on loopback
 
 	t       testing.TB
 	options Options
@@ -74,6 +77,8 @@ type Org struct {
 	cancel  context.CancelFunc
 	stopped chan error
 	hostile *Hostile
+	sockets []net.PacketConn // that a stranger dials from, in turn
+	dials   atomic.Int64
 }
 
 // New founds a federation and starts it. It ends with the test.
@@ -87,11 +92,8 @@ func New(t testing.TB, options Options) *Federation {
 	}
 	f := &Federation{t: t, options: options}
 	f.connect()
-	for i, o := range f.Orgs {
-		var err error
-		o.site, err = node.Create(o.Dir, node.Options{Org: o.ID, Listen: o.addr.String(), Advertise: []string{o.addr.String()},
-			Passphrase: hsm.Unprotected(), Agents: options.Agents[i], Now: o.now})
-		f.must(err)
+	for i, o := range append(slices.Clone(f.Orgs), f.Strangers...) {
+		o.create(options.Agents[i])
 	}
 	f.admit()
 	for i, o := range f.Orgs {
@@ -105,13 +107,22 @@ func New(t testing.TB, options Options) *Federation {
 	return f
 }
 
+// create makes the organisation's data directory.
+func (o *Org) create(agents string) {
+	o.f.t.Helper()
+	var err error
+	o.site, err = node.Create(o.Dir, node.Options{Org: o.ID, Listen: o.addr.String(), Advertise: []string{o.addr.String()},
+		Passphrase: hsm.Unprotected(), Agents: agents, Now: o.now})
+	o.f.must(err)
+}
+
 func (f *Federation) connect() {
 	f.t.Helper()
 	root := f.t.TempDir()
 	if !f.options.Loopback {
 		f.Network = newNetwork(f.options.Seed, f.options.Latency)
 	}
-	for i := range f.options.Orgs {
+	for i := range f.options.Orgs + f.options.Strangers {
 		id := transport.OrgID(fmt.Sprintf("org-%c", 'a'+i))
 		if i >= 26 {
 			id = transport.OrgID(fmt.Sprintf("org-%d", i))
@@ -124,7 +135,12 @@ func (f *Federation) connect() {
 		} else {
 			o.conn = f.Network.sim.NewEndpoint(o.addr, simnetSettings(f.options.Latency))
 		}
-		f.Orgs = append(f.Orgs, o)
+		if i < f.options.Orgs {
+			f.Orgs = append(f.Orgs, o)
+			continue
+		}
+		o.knock(i)
+		f.Strangers = append(f.Strangers, o)
 	}
 	if f.Network != nil {
 		f.outside = f.Network.sim.NewEndpoint(address(1000), simnetSettings(f.options.Latency))
@@ -153,11 +169,11 @@ func (f *Federation) must(err error) {
 }
 
 func (f *Federation) stop() {
-	for _, o := range f.Orgs {
+	for _, o := range append(slices.Clone(f.Orgs), f.Strangers...) {
 		if err := o.Stop(); err != nil {
 			f.t.Errorf("%s: %v", o.ID, err)
 		}
-		o.conn.Close()
+		o.leave()
 	}
 	if f.Network != nil {
 		f.must(f.outside.Close())

@@ -14,6 +14,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -450,14 +451,14 @@ func TestLyingExecutorsFailTheRunAndNothingElse(t *testing.T) {
 // TestAnExecutorThatAlwaysLosesIsGivenUp bounds how often a step begins again.
 func TestAnExecutorThatAlwaysLosesIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		var asked atomic.Int64
 		f := New(t, Options{Orgs: 2, Hostile: map[int]bool{1: true}, Handlers: executor(func(*Hostile, *transport.Request) object {
-			asked++
+			asked.Add(1)
 			return object{"status": "failed", "error": object{"code": "lost", "text": "memory is gone", "holder": "org-b"}}
 		})})
 		run := f.Finish(f.Begin(f.Agree(short), "lease.txt", Lease).ID)
-		if run.State != flow.StateFailed || asked > 5 {
-			t.Errorf("run is %s after %d attempts: %v", run.State, asked, run.Error)
+		if run.State != flow.StateFailed || asked.Load() > 5 {
+			t.Errorf("run is %s after %d attempts: %v", run.State, asked.Load(), run.Error)
 		}
 	})
 }

@@ -60,7 +60,7 @@ func address(i int) *net.UDPAddr {
 // SendPacket passes a packet on, late or not at all.
 func (n *Network) SendPacket(p simnet.Packet) error {
 	n.mu.Lock()
-	from, to := p.From.String(), p.To.String()
+	from, to := place(p.From), place(p.To)
 	link := ordered(from, to)
 	lost := n.cut[link] || n.noUDP[link] || n.down[from] || n.down[to] || n.loss > 0 && n.rng.Float64() < n.loss
 	late := n.delay[link]
@@ -73,6 +73,14 @@ func (n *Network) SendPacket(p simnet.Packet) error {
 		return nil
 	}
 	return n.PerfectRouter.SendPacket(p)
+}
+
+// place is the address of the node at whose host a is.
+func place(a net.Addr) string {
+	if u, ok := a.(*net.UDPAddr); ok {
+		return (&net.UDPAddr{IP: u.IP, Port: 443}).String()
+	}
+	return a.String()
 }
 
 func (n *Network) set(fn func()) {

@@ -59,6 +59,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			e.Setenv("HOST", n.host)
 			e.Setenv("MONITOR", monitor.Addr().String()) // the script's own address: nobody else takes the port meanwhile
 			return monitor.Close()
 		},
@@ -70,7 +71,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "federation": federation, "start": start, "halt": halt, "crash": crash, "await": await, "field": field,
-			"flip": flip, "truncate": truncate, "bomb": bomb, "terminal": terminal, "unprivileged": unprivileged,
+			"flip": flip, "truncate": truncate, "bomb": bomb, "terminal": terminal, "typed": typed, "unprivileged": unprivileged,
 			"append": appendLine, "place": place, "get": get, "occupy": occupy, "model": model, "service": service,
 		},
 	})
@@ -308,14 +309,8 @@ func bomb(ts *testscript.TestScript, neg bool, args []string) {
 
 // terminal COMMAND...: runs the command with standard output on a terminal; what it writes there is the output.
 func terminal(ts *testscript.TestScript, neg bool, args []string) {
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	ts.Check(err)
+	master, tty := openTerminal(ts)
 	defer master.Close()
-	ts.Check(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	ts.Check(err)
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	ts.Check(err)
 	cmd := command(ts, args)
 	cmd.Stdout = tty
 	ts.Check(cmd.Start())
@@ -324,6 +319,33 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	if err := cmd.Wait(); (err != nil) != neg {
 		ts.Fatalf("%v", err)
 	}
+}
+
+// typed CODE TEXT COMMAND...: runs the command with standard input on a terminal, at which TEXT is typed, each word on a
+// line of its own. It must end with the code.
+func typed(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	master, tty := openTerminal(ts)
+	defer master.Close()
+	cmd := command(ts, args[2:])
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, ts.Stdout(), ts.Stderr()
+	ts.Check(cmd.Start())
+	tty.Close()
+	_, err = master.WriteString(strings.Join(strings.Fields(args[1]), "\n") + "\n")
+	ts.Check(err)
+	expect(ts, want, cmd.Wait())
+}
+
+func openTerminal(ts *testscript.TestScript) (master, tty *os.File) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	ts.Check(err)
+	ts.Check(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	ts.Check(err)
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	ts.Check(err)
+	return master, tty
 }
 
 // unprivileged CODE COMMAND...: runs the command as a user who owns the files but is not root, whoever runs the test. The

@@ -131,6 +131,26 @@ func readBundle(r io.Reader, federationID string) (*verifiedBundle, error) {
 	return b, nil
 }
 
+// ReadBundleThrough is [ReadBundle] for somebody who knows the log's head at an earlier time from a better source than
+// whoever sends the bundle: the bundle must continue the log of that head.
+func ReadBundleThrough(r io.Reader, federationID string, through ledger.Head) (*Set, error) {
+	b, err := readBundle(r, federationID)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b.entries)) < through.Size {
+		return nil, fmt.Errorf("governance bundle of %d entries; it is known that there are %d", len(b.entries), through.Size)
+	}
+	head, err := ledger.HeadOf(b.entries[:through.Size])
+	if err != nil {
+		return nil, err
+	}
+	if head != through {
+		return nil, fmt.Errorf("governance bundle with another history of its first %d entries than is known", through.Size)
+	}
+	return b.set, nil
+}
+
 // Import begins a mirror, in db, with a bundle of the federation whose id the caller knows.
 func Import(ctx context.Context, db *store.DB, r io.Reader, federationID string, o Options) (*Governance, error) {
 	if federationID == "" {

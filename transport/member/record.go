@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -29,11 +30,12 @@ import (
 // a letter or digit.
 type OrgID string
 
-var orgRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+// Regular expressions are compiled when first used, not at the start of every command and worker.
+var orgRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`) })
 
 // Validate checks the form of the id.
 func (o OrgID) Validate() error {
-	if !orgRE.MatchString(string(o)) {
+	if !orgRE().MatchString(string(o)) {
 		return fmt.Errorf("organisation id %.70q: use lower-case letters, digits and hyphens, at most 63, beginning with a letter or digit", string(o))
 	}
 	return nil
@@ -277,7 +279,7 @@ func (r Record) check() error {
 		return errors.New("the cosigner key is not Ed25519, or is the log key")
 	}
 	for _, e := range r.Endpoints {
-		if err := checkEndpoint(e); err != nil {
+		if err := CheckEndpoint(e); err != nil {
 			return err
 		}
 	}
@@ -286,7 +288,7 @@ func (r Record) check() error {
 		if k.Alg != "Ed25519" || len(k.Public) != ed25519.PublicKeySize {
 			return fmt.Errorf("message key %.32q is not Ed25519", k.KeyID)
 		}
-		if !keyIDRE.MatchString(k.KeyID) || ids[k.KeyID] || keys[string(k.Public)] {
+		if !keyIDRE().MatchString(k.KeyID) || ids[k.KeyID] || keys[string(k.Public)] {
 			return fmt.Errorf("message key %.32q: ids and keys are unique, ids of letters, digits and ._:-", k.KeyID)
 		}
 		ids[k.KeyID], keys[string(k.Public)] = true, true
@@ -294,7 +296,7 @@ func (r Record) check() error {
 	return nil
 }
 
-var keyIDRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
+var keyIDRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`) })
 
 // isText reports whether s can be shown: no control characters, which move a terminal's cursor, and none of the
 // invisible ones that turn the direction of writing.
@@ -302,15 +304,16 @@ func isText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-var hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`)
+var hostRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`) })
 
-func checkEndpoint(e string) error {
+// CheckEndpoint checks that e is host:port, as records have it.
+func CheckEndpoint(e string) error {
 	host, port, err := net.SplitHostPort(e)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	if err != nil || perr != nil || n == 0 || strconv.FormatUint(n, 10) != port {
 		return fmt.Errorf("endpoint %.80q: want host:port", e)
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" || err != nil && hostRE.MatchString(host) {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" || err != nil && hostRE().MatchString(host) {
 		return nil
 	}
 	return fmt.Errorf("endpoint %.80q: want a DNS name or an IP address before the port", e)

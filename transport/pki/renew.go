@@ -143,7 +143,7 @@ func (r *Renewer) renew() error {
 	r.current.Store(&issuedLeaf{cert: cert, renewAt: renewAt})
 	r.c.Logger.Info("mTLS leaf issued", "name", r.name.Host(), "not_after", leaf.NotAfter, "renew_at", renewAt)
 	if validity < r.c.Validity {
-		r.c.Logger.Warn("mTLS leaf ends early with its issuing certificates: renew them", "name", r.name.Host(), "not_after", leaf.NotAfter)
+		r.c.Logger.Warn("mTLS leaf ends early with its issuing certificates: restart the node, which renews them", "name", r.name.Host(), "not_after", leaf.NotAfter)
 	}
 	return nil
 }

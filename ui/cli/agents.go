@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -59,7 +62,7 @@ The accuracy is estimated by cross-validation on your documents. Name the model 
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(out, data, 0o644); err != nil {
+			if err := replace(out, data); err != nil {
 				return err
 			}
 			return a.print(report, func(w io.Writer) {
@@ -70,4 +73,26 @@ The accuracy is estimated by cross-validation on your documents. Name the model 
 	c.Flags().StringVar(&out, "model", "classifier.model", "file to write")
 	_ = c.MarkFlagFilename("model")
 	return c
+}
+
+// replace writes a file in whole or leaves what was there.
+func replace(name string, data []byte) error {
+	if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() { // a device, say, which the renaming would take away
+		return misusef("%s is not a regular file; name another", name)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	if pe := new(fs.PathError); errors.As(err, &pe) {
+		pe.Path = name // that is the name which was asked for
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"fednode/flow/agent"
 	"fednode/ui"
+	"fednode/ui/cli/quiet"
 )
 
 // Exit codes.
@@ -51,6 +52,7 @@ type app struct {
 
 // Main runs the command line with args, without the program's name, and returns the exit code.
 func Main(args []string) int {
+	quiet.End()
 	if len(args) > 0 && args[0] == agent.WorkerArg {
 		return agent.WorkerMain()
 	}
@@ -70,16 +72,16 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	var m misuse
 	var p *ui.Problem
 	switch {
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(errw, "fednode: interrupted")
 		return exitFailed
 	case errors.As(err, &m), errors.As(err, &p) && p.Code == "misuse":
-		fmt.Fprintln(errw, "fednode:", err)
+		fmt.Fprintln(errw, "fednode:", cleanLines(err.Error()))
 		return exitMisuse
 	case errors.Is(err, errSilent):
 		return exitFailed
 	}
-	fmt.Fprintln(errw, "fednode:", err)
+	fmt.Fprintln(errw, "fednode:", cleanLines(err.Error()))
 	return exitFailed
 }
 
@@ -93,7 +95,7 @@ func (a *app) root() *cobra.Command {
 		Long: `fednode turns this server into a member of a federation: organisations that keep their own data, keys and say,
 and run workflows together under agreements that all of them have signed, recorded in ledgers that anyone can verify.
 
-Start with:  fednode demo`,
+Start with:  fednode demo, then fednode init or fednode join`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -124,8 +126,8 @@ Start with:  fednode demo`,
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "output format: table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("directory")
-	root.AddCommand(a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
-		a.agents(), a.demo(), a.version(), a.man())
+	root.AddCommand(a.init(), a.invite(), a.join(), a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.ca(), a.check(),
+		a.apply(), a.flow(), a.policy(), a.audit(), a.agents(), a.he(), a.demo(), a.version(), a.man())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd() // now, so that it is held to what the others are
 	for _, c := range root.Commands() {

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,6 +76,12 @@ type demo struct {
 }
 
 func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
+	pipes := make(chan os.Signal, 1) // nobody listens: but a closed output is an error now, and not the end
+	signal.Notify(pipes, syscall.SIGPIPE)
+	defer signal.Stop(pipes)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	d.text = &watched{d.text, stop}
 	docs, err := loadDocuments(documents)
 	if err != nil {
 		return err
@@ -128,11 +136,31 @@ func (d *demo) run(ctx context.Context, documents, serve string) (err error) {
 		fmt.Fprintf(d.text, "Next: fednode demo --serve ./fed; fednode -D ./fed/org-b status\n")
 		return d.result.incomplete()
 	}
+	sample := filepath.Join(documents, docs[0].name)
+	if documents == "" {
+		if sample, err = writeDocuments(filepath.Join(serve, "documents"), docs); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(d.text, "The federation is up. In another terminal:\n")
-	fmt.Fprintf(d.text, "  fednode -D %s status\n  fednode -D %s flow run %s --input FILE --watch\n  fednode -D %s audit log\nCtrl-C stops it.\n",
-		d.orgs[1].dir, d.orgs[0].dir, ag.Definition.Name, d.orgs[2].dir)
+	fmt.Fprintf(d.text, "  fednode -D %s status\n  fednode -D %s flow run %s --input %s --watch\n  fednode -D %s audit log\nCtrl-C stops it.\n",
+		d.orgs[1].dir, d.orgs[0].dir, ag.Definition.Name, sample, d.orgs[2].dir)
 	<-ctx.Done()
 	return d.result.incomplete()
+}
+
+// A watched writer calls closed once who reads what it writes has gone: the demo then ends in order, and nothing stays behind.
+type watched struct {
+	io.Writer
+	closed func()
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		w.closed()
+	}
+	return n, err
 }
 
 // found makes the three data directories and the federation, through the functions that an operator's commands use. A

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -60,6 +61,24 @@ func loadDocuments(dir string) (docs []document, err error) {
 		return nil, misusef("no documents in %s", dir)
 	}
 	return docs, nil
+}
+
+// writeDocuments writes the demo's own documents into dir, for whoever wants to run one again, and returns the name of one.
+// What is there already stays.
+func writeDocuments(dir string, docs []document) (sample string, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	for _, doc := range docs {
+		sample = filepath.Join(dir, doc.name)
+		if _, err := os.Lstat(sample); err == nil {
+			continue
+		}
+		if err := os.WriteFile(sample, doc.data, 0o600); err != nil {
+			return "", err
+		}
+	}
+	return sample, nil
 }
 
 // agree submits the workflow at org-a; the operators of the others sign it with `flow accept`.

@@ -123,7 +123,7 @@ func TestTextsNameOnlyWhatExists(t *testing.T) {
 		texts[c.CommandPath()] = mentioned
 	}
 	root := filepath.Join("..", "..")
-	for _, name := range []string{"README.md", "packaging/doc/ARCHITECTURE.md", "packaging/doc/CONFIG.md", "packaging/doc/THREATS.md"} {
+	for _, name := range []string{"README.md", "packaging/doc/AGENTS.md", "packaging/doc/ARCHITECTURE.md", "packaging/doc/CONFIG.md", "packaging/doc/THREATS.md"} {
 		b, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
@@ -164,7 +164,7 @@ func TestTextsNameOnlyWhatExists(t *testing.T) {
 func joinContinued(text string) string { return strings.ReplaceAll(text, "\\\n", " ") }
 
 // groupRE finds a command that only groups others, and the word after it.
-var groupRE = regexp.MustCompile(`fednode (flow|audit|members|agents|policy) ([a-z]+)`)
+var groupRE = regexp.MustCompile(`fednode (flow|audit|members|agents|policy|he) ([a-z]+)`)
 
 // TestMendsNameCommandsThatExist reads the commands that the program tells its users to run.
 func TestMendsNameCommandsThatExist(t *testing.T) {

@@ -14,9 +14,9 @@ import (
 )
 
 func (a *app) members() *cobra.Command {
-	c := &cobra.Command{Use: "members", Short: "See, approve and suspend the federation's members; renew this one's record",
+	c := &cobra.Command{Use: "members", Short: "See, approve, reject and suspend the federation's members; renew this one's record",
 		Example: "  fednode members list\n  fednode members approve org-b"}
-	c.AddCommand(a.membersList(), a.membersShow(), a.membersApprove(), a.membersSuspend(), a.membersResume(), a.membersRenew())
+	c.AddCommand(a.membersList(), a.membersShow(), a.membersApprove(), a.membersReject(), a.membersSuspend(), a.membersResume(), a.membersRenew())
 	return c
 }
 

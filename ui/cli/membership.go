@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"fednode/node"
 	"fednode/transport"
@@ -42,6 +41,21 @@ the hash. With --withdraw the approval is taken back, as long as it has not take
 		}}
 	c.Flags().BoolVar(&withdraw, "withdraw", false, "take the approval back")
 	return c
+}
+
+func (a *app) membersReject() *cobra.Command {
+	return &cobra.Command{Use: "reject ORG|HASH", Short: "Take out a record that awaits approval, such as an impostor's", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeCandidates,
+		Long: `Takes a record that this organisation brought in, by its invitation, out of what awaits approval, at every member; the
+chair may do so with any. The invitation stays used: invite the organisation anew if it was a thief who came with it.`,
+		Example: "  fednode members reject org-b\n  fednode members reject 3f9a11c02b7d",
+		RunE: func(c *cobra.Command, args []string) error {
+			hash, err := a.client().Reject(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(ui.CandidateReply{Hash: hash}, func(w io.Writer) { fmt.Fprintf(w, "%s %s rejected\n", a.paint().good("✓"), short(hash)) })
+		}}
 }
 
 func (a *app) completeCandidates(c *cobra.Command, _ []string, _ string) (out []string, _ cobra.ShellCompDirective) {
@@ -80,10 +94,17 @@ func (a *app) awaitEffect(ctx context.Context, cl *ui.Client, hash, what string)
 	}
 }
 
+// confirmLimit is how long a command waits for all members to confirm a change that is in effect: a new one has yet to
+// learn that it is one.
+const confirmLimit = 5 * time.Second
+
 // inEffect says that a change took effect, once the members have confirmed it or a moment is over.
 func (a *app) inEffect(ctx context.Context, cl *ui.Client, what string, started time.Time) error {
 	st, err := cl.Status(ctx)
-	for limit := time.Now().Add(3 * time.Second); err == nil && st.Governance.Cosigned < st.Members && time.Now().Before(limit); {
+	confirmed := func() bool { // of more than the certificate only the chair knows
+		return st.Governance.Cosigned >= st.Members || st.Organization != st.Chair
+	}
+	for limit := time.Now().Add(confirmLimit); err == nil && !confirmed() && time.Now().Before(limit); {
 		time.Sleep(20 * time.Millisecond)
 		st, err = cl.Status(ctx)
 	}
@@ -179,10 +200,7 @@ it, edit what this prints, raise its sequence, and propose it; the others approv
 			if err != nil {
 				return err
 			}
-			return a.print(ch, func(w io.Writer) {
-				fmt.Fprintln(w, "# quorum: of the members in force; all: every one of them; self (record_update only): the organisation alone.")
-				_ = yaml.NewEncoder(w).Encode(ch)
-			})
+			return a.print(ch, func(w io.Writer) { printYAML(w, ch) })
 		}}
 	c.AddCommand(a.charterPropose(), a.charterApprove())
 	return c

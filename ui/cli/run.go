@@ -7,15 +7,12 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
-	"fednode/hsm"
 	"fednode/node"
 	"fednode/node/config"
 	"fednode/node/service"
@@ -121,17 +118,9 @@ func statusLine(st ui.Status) string {
 
 // openSite opens the data directory, asking for the passphrase on a terminal if node.yaml names no place for it.
 func (a *app) openSite() (*node.Site, error) {
-	ask := hsm.Passphrase{}
-	f, ok := a.in.(*os.File)
-	if ok && term.IsTerminal(int(f.Fd())) && node.AsksPassphrase(a.dir) {
-		fmt.Fprint(a.err, "Passphrase of the keys: ")
-		secret, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(a.err)
-		if err != nil {
-			return nil, err
-		}
-		ask = hsm.PassphraseBytes(secret)
-		clear(secret)
+	ask, err := a.askPassphrase()
+	if err != nil {
+		return nil, err
 	}
 	return node.Open(a.dir, ask, time.Now)
 }

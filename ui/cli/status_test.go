@@ -60,8 +60,8 @@ func TestStatusIsOneScreen(t *testing.T) {
 	}
 }
 
-// watched runs a watch for a while, over a node that is away in the middle.
-func watched(t *testing.T, a *app, out *bytes.Buffer) {
+// watchedFor runs a watch for a while, over a node that is away in the middle.
+func watchedFor(t *testing.T, a *app, out *bytes.Buffer) {
 	t.Helper()
 	a.out = out
 	synctest.Test(t, func(t *testing.T) {
@@ -88,13 +88,13 @@ func watched(t *testing.T, a *app, out *bytes.Buffer) {
 
 func TestStatusIsWatched(t *testing.T) {
 	var out bytes.Buffer
-	watched(t, &app{output: "table"}, &out)
+	watchedFor(t, &app{output: "table"}, &out)
 	blocks := strings.Split(out.String(), "\n\n")
 	if len(blocks) != 3 || !strings.Contains(blocks[0], "org-a (org-a-1)") || !strings.Contains(blocks[1], "✗ no node is running") || strings.Contains(out.String(), "\x1b") {
 		t.Errorf("%d blocks:\n%s", len(blocks), out.String())
 	}
 	out.Reset()
-	watched(t, &app{output: "json"}, &out)
+	watchedFor(t, &app{output: "json"}, &out)
 	d := json.NewDecoder(&out)
 	for i := range 3 {
 		line, err := out.ReadBytes('\n')
