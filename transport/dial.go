@@ -21,8 +21,9 @@ const (
 
 // A dialer keeps one outbound connection to org, dialled when it is first needed and again after a loss.
 type dialer struct {
-	n   *Node
-	org OrgID
+	n    *Node
+	org  OrgID
+	only []string // endpoints that are tried; default all
 
 	mu      sync.Mutex
 	link    *link
@@ -210,6 +211,9 @@ func (d *dialer) targets(ctx context.Context) ([]target, error) {
 	var targets []target
 	var errs []error
 	for _, e := range m.Endpoints {
+		if len(d.only) > 0 && !slices.Contains(d.only, e) {
+			continue
+		}
 		addrs, err := d.n.c.Resolve(ctx, e)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %s: %w", e, err))

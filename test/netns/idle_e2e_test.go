@@ -31,14 +31,17 @@ func (l *lab) traffic(id transport.OrgID) (total int64) {
 // TestIdleTraffic prints what a federation that does nothing costs on the network and in memory: connections that are
 // kept alive, until they are let go of after ten minutes. (What the chair has confirmed every hour comes on top.)
 func TestIdleTraffic(t *testing.T) {
-	const span = 40 * time.Second // four periods of keeping alive
+	const (
+		settled = 45 * time.Second // QUIC has found out the size of packets by then
+		span    = 30 * time.Second // three periods of keeping alive
+	)
 	l := newLab(t, 3)
 	l.startAll()
 	l.await("everybody to be reached", func() bool {
 		out := l.must("org-a", "status")
 		return strings.Count(out, "now, for") == 2
 	})
-	time.Sleep(5 * time.Second) // what the start has begun
+	time.Sleep(settled)
 	before := map[transport.OrgID]int64{}
 	for _, o := range l.plan.Orgs {
 		before[o.ID] = l.traffic(o.ID)

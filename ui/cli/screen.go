@@ -64,7 +64,7 @@ func (s *screen) show(block func(w io.Writer)) {
 	s.drawn = true
 	out.WriteString("\x1b[H")
 	for _, l := range lines {
-		out.WriteString(cut(l, width) + "\x1b[K\r\n")
+		out.WriteString(cut(l, width) + "\x1b[K\n")
 	}
 	out.WriteString("\x1b[J")
 	_, _ = io.WriteString(s.out, out.String())

@@ -134,7 +134,7 @@ func (a *app) printPeers(w io.Writer, peers []node.Peer, now time.Time) {
 		case !p.Last.IsZero():
 			reached = span(now.Sub(p.Last)) + " ago, idle"
 		}
-		if p.RTT > 0 {
+		if lane != "-" && p.RTT > 0 {
 			rtt = fmt.Sprintf("%.1f ms", float64(p.RTT)/1e6)
 		}
 		name := string(p.ID)

@@ -121,8 +121,8 @@ func TestScreenRedraws(t *testing.T) {
 	for i := range 2 {
 		s.show(func(w io.Writer) { fmt.Fprintf(w, "block %d\n\x1b[31m0123456789\x1b[0m\n0123456789a\nx\ny\n", i) })
 	}
-	want := "\x1b[2J\x1b[Hblock 0\x1b[K\r\n\x1b[31m0123456789\x1b[0m\x1b[K\r\n… (the te…\x1b[K\r\n\x1b[J" +
-		"\x1b[Hblock 1\x1b[K\r\n\x1b[31m0123456789\x1b[0m\x1b[K\r\n… (the te…\x1b[K\r\n\x1b[J"
+	want := "\x1b[2J\x1b[Hblock 0\x1b[K\n\x1b[31m0123456789\x1b[0m\x1b[K\n… (the te…\x1b[K\n\x1b[J" +
+		"\x1b[Hblock 1\x1b[K\n\x1b[31m0123456789\x1b[0m\x1b[K\n… (the te…\x1b[K\n\x1b[J"
 	if out.String() != want {
 		t.Errorf("%q\nwant\n%q", out.String(), want)
 	}
