@@ -109,6 +109,7 @@
 //   - No branch or memory access depends on secrets; no math/big on them.
 //
 // It assumes a network that delivers (compute.Net), for complaints make a share public,
-// and fewer than t dishonest parties among those that hold shares. It does not promise
-// that a computation ends: one party can always prevent that, and is named.
+// and fewer than t dishonest parties among those that hold shares; with n ≥ 2t-1, as 3
+// of 5, the honest ones can decrypt without the others. It does not promise that a
+// computation ends: one party can always prevent that, and is named.
 package threshold

@@ -30,8 +30,8 @@ type Key struct {
 	bounds  he.KeyBounds
 	seed    ring.Seed   // of a
 	public  []ring.Poly // coefficients over points of e - a·s; the first is b
-	// Excluded are the dealers that dealt wrongly when the sharing was made, by name
-	// as this party saw it, and why. They hold shares all the same.
+	// excluded are the dealers that dealt wrongly when the sharing was made, and
+	// why. They hold shares all the same.
 	excluded []error
 }
 
