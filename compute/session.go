@@ -107,9 +107,6 @@ func (s *Session) binding() []byte {
 // ID identifies the session: nobody alone can have it come out as another's.
 func (s *Session) ID() [32]byte { return s.id }
 
-// Name returns the session's name.
-func (s *Session) Name() string { return s.config.Name }
-
 // Roster returns the parties, not to be changed.
 func (s *Session) Roster() Roster { return s.config.Roster }
 

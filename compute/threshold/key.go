@@ -62,11 +62,6 @@ func (k *Key) PublicKey() (*he.PublicKey, error) {
 	return he.PublicKeyOf(k.p, k.seed, k.public[0].Clone(), k.bounds)
 }
 
-// Capacity returns the largest noise bound of ciphertexts that Decrypt accepts at a level.
-func (k *Key) Capacity(level int) (he.Noise, error) {
-	return k.policy.Capacity(k.p, level, len(k.parties))
-}
-
 func (k *Key) String() string {
 	return fmt.Sprintf("collective key %s, %d of %d, epoch %d, %s", k.id, k.policy.Threshold, len(k.parties), k.epoch, k.p.Set())
 }
