@@ -40,7 +40,7 @@ with TLS 1.3, each known by the key in its card.
   propose   one collects the cards and plans the program
   keygen    all make the key; each gets the public keys, and a share that stays in its directory
   decrypt   enough of them decrypt results, which all of those see
-  refresh   all get new shares of the same key, say every 30 days
+  refresh   all get new shares of the same key, as often as the proposal asks for
 
 In between, fednode he encrypt and fednode he eval work as with any key.`,
 		Example: `  fednode he party init me --name org-a --address a.example:7100
@@ -171,6 +171,7 @@ parameters than for a key in one hand.`,
 	c.Flags().StringArrayVar(&cards, "member", nil, "card of a member; once for each")
 	c.Flags().IntVar(&holders.Threshold, "threshold", 0, "how many members it takes to decrypt")
 	c.Flags().IntVar(&holders.Quota, "quota", 1, "how often a member helps to decrypt one ciphertext")
+	c.Flags().IntVar(&holders.RotationDays, "key-rotation-days", 30, "after how many days shares must be dealt anew to be used; 0 for never")
 	_ = c.MarkFlagFilename("member", "json")
 	return c
 }
@@ -360,6 +361,9 @@ them. Without, it takes whoever computed at their word: a file of results could 
 				return err
 			}
 			defer self.close()
+			if err := k.Due(self.store, time.Now()); err != nil {
+				return err
+			}
 			members, place, err := k.Choose(self.Name, with)
 			if err != nil {
 				return err

@@ -6,10 +6,12 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"fednode/compute"
 	"fednode/compute/he"
@@ -193,6 +195,26 @@ func (k *KeySet) DecryptJointly(ctx context.Context, s *compute.Session, store *
 	}
 	out.Values, err = k.Plan.Open(t, decrypt, progress)
 	return out, err
+}
+
+// ErrOverdue: the shares are older than the plan allows, and decrypt nothing until all members have refreshed them.
+var ErrOverdue = errors.New("the shares are due to be dealt anew")
+
+// Due refuses a share that is older than the plan allows.
+func (k *KeySet) Due(store *threshold.Store, now time.Time) error {
+	days := k.Plan.holders.RotationDays
+	if k.Collective == nil || days == 0 {
+		return nil
+	}
+	since, err := store.Since(k.Collective.ID())
+	if err != nil {
+		return err
+	}
+	if age := now.Sub(since); age > time.Duration(days)*24*time.Hour {
+		return fmt.Errorf("%w: they are %s old, and the members agreed on new ones every %s; run fednode he party refresh together, then decrypt",
+			ErrOverdue, count(int(age.Hours()/24), "day"), count(days, "day"))
+	}
+	return nil
 }
 
 // Refresh gives every member a new share of the same key, all members taking part; the old ones, which some may have lost

@@ -218,6 +218,8 @@ func TestProposalsRefused(t *testing.T) {
 		"129 holders": {Parties: 129, Threshold: 2, Quota: 1},
 		"at most 5":   {Parties: 1, Threshold: 1, Quota: 5},
 		"decrypt":     {},
+		"-1 days":     {Parties: 2, Threshold: 2, Quota: 1, RotationDays: -1},
+		"4000 days":   {Parties: 2, Threshold: 2, Quota: 1, RotationDays: 4000},
 	} {
 		if _, err := New(p, bounds(t, "a=0..9"), 5, h); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %v, want %q", h, err, says)

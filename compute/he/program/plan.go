@@ -29,10 +29,14 @@ var ErrUnfit = errors.New("no parameters fit the program")
 
 // Holders say whose the secret key is: one organisation's, or that of several who decrypt together.
 type Holders struct {
-	Parties   int `json:"parties"`         // 1: the key is in one hand
-	Threshold int `json:"threshold"`       // how many of them it takes to decrypt
-	Quota     int `json:"quota,omitempty"` // how often they decrypt one ciphertext; of several
+	Parties      int `json:"parties"`                     // 1: the key is in one hand
+	Threshold    int `json:"threshold"`                   // how many of them it takes to decrypt
+	Quota        int `json:"quota,omitempty"`             // how often they decrypt one ciphertext; of several
+	RotationDays int `json:"key_rotation_days,omitempty"` // after how many days shares must be dealt anew to be used; 0: never
 }
+
+// maxRotation is the longest time between two dealings that a plan can ask for, in days.
+const maxRotation = 3650
 
 // Alone is a key in one hand.
 var Alone = Holders{Parties: 1, Threshold: 1}
@@ -122,6 +126,8 @@ func draft(p *Program, bounds map[string]Range, rows int, holders Holders) (*Pla
 		holders.Parties > 1 && (holders.Threshold < 2 || holders.Threshold > holders.Parties || holders.Quota < 1):
 		return nil, fmt.Errorf("a key of which %d of %d holders decrypt a ciphertext at most %s: take 1 of 1, or at least 2 of up to %d, and a quota of 1 or more",
 			holders.Threshold, holders.Parties, count(holders.Quota, "time"), threshold.MaxParties)
+	case holders.RotationDays < 0 || holders.RotationDays > maxRotation:
+		return nil, fmt.Errorf("new shares every %d days: take 1 to %d, or 0 for never", holders.RotationDays, maxRotation)
 	}
 	for _, name := range p.columns {
 		if _, ok := bounds[name]; !ok {
@@ -476,6 +482,9 @@ func (pl *Plan) Describe() string {
 	if pl.holders.Parties > 1 {
 		fmt.Fprintf(&b, "key         held by %d organisations, any %d of which decrypt a ciphertext, %s at most\n",
 			pl.holders.Parties, pl.holders.Threshold, count(pl.holders.Quota, "time"))
+		if pl.holders.RotationDays > 0 {
+			fmt.Fprintf(&b, "rotation    new shares every %s, or they decrypt no more\n", count(pl.holders.RotationDays, "day"))
+		}
 	}
 	return b.String()
 }
