@@ -37,7 +37,7 @@ func (s *Session) begin(label string) error {
 
 // Broadcast sends payload to all and returns what every party sent, by place, its
 // own included: at all parties that return without an error the same. No payload
-// has more than limit bytes.
+// has more than limit bytes. Nobody changes one: parties of a process may share it.
 func (s *Session) Broadcast(ctx context.Context, label string, payload []byte, limit int) ([][]byte, error) {
 	if err := s.begin(label); err != nil {
 		return nil, err

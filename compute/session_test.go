@@ -16,7 +16,7 @@ import (
 )
 
 // patience is for machines that do much else.
-const patience = 10 * time.Minute
+const patience = 2 * time.Minute
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"fednode/flow/agent"
 	"fednode/flow/policy"
 	"fednode/store"
 	"fednode/store/ledger"
@@ -144,6 +145,7 @@ func (e *Engine) Start(ctx context.Context, user User, name string, in Input, pr
 	if in.Type == "" {
 		in.Type = "document"
 	}
+	in.Name = agent.Label(in.Name)
 	if len(in.Data) > MaxArtifact {
 		return nil, fmt.Errorf("%w: input is %d bytes; at most %d", ErrMisuse, len(in.Data), MaxArtifact)
 	}

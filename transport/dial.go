@@ -122,6 +122,16 @@ func (d *dialer) retire() {
 	d.old = append(slices.DeleteFunc(d.old, func(o *link) bool { return o.conn.Context().Err() != nil }), l)
 }
 
+// lost takes a connection out of use whose loss a call has seen, maybe before the connection itself: the next one dials.
+func (d *dialer) lost(l *link) {
+	d.mu.Lock()
+	if d.link == l {
+		d.link = nil
+	}
+	d.mu.Unlock()
+	l.close("", "lost")
+}
+
 func (d *dialer) release(l *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

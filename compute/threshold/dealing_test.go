@@ -141,9 +141,12 @@ func checkSharing(t *testing.T, r *ring.Ring, made []*sharing, dealers int, sets
 	}
 }
 
-func smallRing(t testing.TB) *ring.Ring {
+func smallRing(t testing.TB) *ring.Ring { return ringOf(t, 50) }
+
+// ringOf returns a ring of degree 1024 and two primes.
+func ringOf(t testing.TB, bits int) *ring.Ring {
 	t.Helper()
-	primes, err := ring.Primes(50, 1024, 2)
+	primes, err := ring.Primes(bits, 1024, 2)
 	must(t, err)
 	r, err := ring.New(1024, primes)
 	must(t, err)
@@ -372,14 +375,14 @@ func TestSharesLookUniform(t *testing.T) {
 // TestSixtyFourParties: key generation among 64, over a small ring, and encryptions under the key that different
 // parties open.
 func TestSixtyFourParties(t *testing.T) {
-	r := smallRing(t)
-	const n, threshold, bits = 64, 4, 70
+	r := ringOf(t, 35)
+	const n, threshold, bits, scale = 64, 2, 45, 60
 	made := make([]*sharing, n)
 	must(t, errors.Join(inSession(t, newMembers(t, orgs(n)...), func(s *compute.Session, m *member) (err error) {
 		made[s.Self()], err = generate(t.Context(), s, r, threshold)
 		return err
 	})...))
-	checkSharing(t, r, made, n, []int{0, 1, 2, 3}, []int{60, 5, 33, 17})
+	checkSharing(t, r, made, n, []int{0, 1}, []int{60, 5})
 	src := ring.FreshSource()
 	mask, message := r.NewPoly(), make([]int32, r.N)
 	r.Uniform(mask, made[0].seed, "public")
@@ -389,12 +392,12 @@ func TestSixtyFourParties(t *testing.T) {
 	r.MulAdd(c1, mask, u)
 	delta := r.Scalar(1)
 	for i, m := range r.Moduli {
-		delta[i] = m.Pow(2, 90)
+		delta[i] = m.Pow(2, scale)
 	}
 	scaled := smallPoly(r, func(c []int32) { copy(c, message) })
 	r.MulScalar(scaled, scaled, delta)
 	r.Add(c0, c0, scaled)
-	for _, set := range [][]int{{1, 2, 3, 4}, {63, 0, 31, 7}} {
+	for _, set := range [][]int{{1, 2}, {63, 31}} {
 		phase := c0.Clone()
 		points := pointsAt(set)
 		for j, at := range set {

@@ -106,6 +106,9 @@ type KeyShare struct {
 
 const redactedShare = "share of a collective key (redacted)"
 
+// Self returns the place among Parties of the party whose share it is.
+func (k *KeyShare) Self() int { return k.self }
+
 // Party returns the name of the party whose share it is.
 func (k *KeyShare) Party() string { return k.parties[k.self].Name }
 

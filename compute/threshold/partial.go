@@ -92,14 +92,16 @@ func pointsAt(set []int) []uint64 {
 	return out
 }
 
-// useOf is what a release is recorded under: session, set and purpose.
-func useOf(purpose string, session [32]byte, set []int) [32]byte {
-	b := fmt.Appendf(nil, "fednode/threshold/use/v1\n%s\n%x\n%v\n", purpose, session, set)
+// useOf is what a release is recorded under: purpose, session, set and source, so that
+// no session gets two shares of the same.
+func useOf(purpose string, session [32]byte, set []int, source [32]byte) [32]byte {
+	b := fmt.Appendf(nil, "fednode/threshold/use/v1\n%s\n%x\n%v\n%x\n", purpose, session, set, source)
 	return sha256.Sum256(b)
 }
 
 // SessionID turns the name of a decryption by files to what shares are bound to. The
-// parties must not use a name twice; a party refuses to release two shares under one.
+// parties must not use a name for two decryptions; a party refuses to release two
+// shares of a ciphertext under one.
 func SessionID(name string) [32]byte {
 	return sha256.Sum256([]byte("fednode/threshold/session/v1\n" + name))
 }
@@ -127,6 +129,7 @@ func (k *KeyShare) release(store *Store, signer crypto.Signer, session [32]byte,
 	if err != nil {
 		return nil, err
 	}
+	whole, source := hashCiphertext(ct)
 	var uses [][32]byte
 	for _, set := range sets {
 		if err := k.checkSet(set); err != nil {
@@ -135,9 +138,8 @@ func (k *KeyShare) release(store *Store, signer crypto.Signer, session [32]byte,
 		if !slices.Contains(set, k.self) {
 			return nil, fmt.Errorf("%w: %q is not in the set %v", ErrPolicy, k.Party(), set)
 		}
-		uses = append(uses, useOf("decrypt", session, set))
+		uses = append(uses, useOf("decrypt", session, set, source))
 	}
-	whole, source := hashCiphertext(ct)
 	if err := store.spend(k.id, k.policy.Quota, source, uses); err != nil {
 		return nil, err
 	}

@@ -23,7 +23,8 @@ type Policy struct {
 	// decryption share exceeds the worst noise accepted. MinSmudging if 0.
 	Smudging int
 	// Quota is how many shares of one ciphertext a party releases, ever: at least 1.
-	// A decryption takes one; cross-checking one for each set a party is in.
+	// A decryption takes one; cross-checking one for each set a party is in. They are
+	// counted before, so that a party that stops in between has used one up.
 	Quota int
 }
 

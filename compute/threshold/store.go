@@ -193,7 +193,8 @@ func (st *Store) Keys() ([]KeyID, error) {
 }
 
 // Load returns the newest share of a key: ErrNoShare if there is none, or if the
-// record of its uses is missing.
+// record of its uses is missing. Older shares, which a process that ended had not come
+// to remove, are removed.
 func (st *Store) Load(id KeyID) (*KeyShare, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -204,9 +205,16 @@ func (st *Store) Load(id KeyID) (*KeyShare, error) {
 	if len(epochs) == 0 {
 		return nil, fmt.Errorf("%w: %s in %s", ErrNoShare, id, st.dir)
 	}
-	k, err := st.load(id, epochs[len(epochs)-1])
+	newest := epochs[len(epochs)-1]
+	k, err := st.load(id, newest)
 	if err != nil {
 		return nil, err
+	}
+	if len(epochs) > 1 {
+		if err := st.forget(id, int(newest)); err != nil {
+			k.Wipe()
+			return nil, err
+		}
 	}
 	if _, err := os.Stat(st.usesPath(id)); err != nil {
 		k.Wipe()
@@ -249,6 +257,10 @@ func (st *Store) load(id KeyID, epoch uint32) (*KeyShare, error) {
 func (st *Store) Forget(id KeyID, before int) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	return st.forget(id, before)
+}
+
+func (st *Store) forget(id KeyID, before int) error {
 	epochs, err := st.epochs(id, shareSuffix)
 	if err != nil {
 		return err

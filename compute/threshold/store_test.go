@@ -34,8 +34,8 @@ func TestQuotaOutlivesRestarts(t *testing.T) {
 	again, err = OpenStore(m.store.dir, m.store.sealer)
 	must(t, err)
 	wantError(t, release(again, "four"), ErrQuota)
-	ct = other // another ciphertext of the same has a quota of its own
-	must(t, release(again, "five"))
+	ct = other // another ciphertext of the same has a quota of its own, in the same session too
+	must(t, release(again, "one"))
 	wantError(t, release(nil, "six"), ErrUnlimited)
 }
 
@@ -150,6 +150,23 @@ func TestPendingShares(t *testing.T) {
 	_, err = st.Load(k.id)
 	must(t, err)
 	wantError(t, st.Promote(k.id, 0), ErrNoShare)
+}
+
+// TestOlderSharesGo: a process that ended between the new share and the removal of the old removes it the next time.
+func TestOlderSharesGo(t *testing.T) {
+	members := generated(t, small(t), smallPolicy, 3)
+	plan := Plan{Parameters: small(t), From: orgs(3), To: orgs(3), Policy: smallPolicy}
+	st := members[0].store
+	old := st.path(members[0].share.id, 0, shareSuffix)
+	content, err := os.ReadFile(old)
+	must(t, err)
+	must(t, errors.Join(reshare(t, members, plan)...))
+	must(t, os.WriteFile(old, content, 0o600))
+	k, err := st.Load(members[0].share.id)
+	must(t, err)
+	if _, err := os.Stat(old); k.Epoch() != 1 || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("epoch %d was loaded, and of the old share: %v", k.Epoch(), err)
+	}
 }
 
 func TestSharesDoNotPrint(t *testing.T) {

@@ -36,7 +36,7 @@ func (k *KeyShare) Switch(ctx context.Context, s *compute.Session, store *Store,
 	if err != nil {
 		return nil, s.Fail(err)
 	}
-	if err := store.spend(k.id, k.policy.Quota, source, [][32]byte{useOf("switch", s.ID(), places)}); err != nil {
+	if err := store.spend(k.id, k.policy.Quota, source, [][32]byte{useOf("switch", s.ID(), places, source)}); err != nil {
 		return nil, s.Fail(err)
 	}
 	sums, err := k.switched(ctx, s, ct, to, share, f.bits)

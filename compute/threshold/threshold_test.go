@@ -61,6 +61,27 @@ func TestThreeOfFive(t *testing.T) {
 	wantError(t, err, he.ErrMismatch)
 }
 
+// TestColumnInOneSession: a session decrypts as many ciphertexts as there are, each once.
+func TestColumnInOneSession(t *testing.T) {
+	members := generated(t, small(t), Policy{Threshold: 2, Quota: 2}, 2)
+	var column []*he.Ciphertext
+	for i := range 3 {
+		column = append(column, encrypt(t, members[0].share.Key, []int64{int64(i)}))
+	}
+	errs := inSession(t, members, func(s *compute.Session, m *member) error {
+		for i, ct := range column {
+			d, err := m.share.Decrypt(t.Context(), s, m.store, ct)
+			if err != nil {
+				return err
+			}
+			wantValues(t, d.Plaintext, false, []int64{int64(i)})
+		}
+		_, err := m.share.Decrypt(t.Context(), s, m.store, column[1])
+		return err
+	})
+	wantError(t, errors.Join(errs...), ErrReplayed)
+}
+
 // TestWrongEvaluationKeys: keys that a party has contributed something else to do not pass their trial.
 func TestWrongEvaluationKeys(t *testing.T) {
 	p := parameters(t, he.Set8192, he.T16)

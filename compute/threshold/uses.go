@@ -12,7 +12,7 @@ import (
 // A use is one released share: a record of the file, sealed.
 type use struct {
 	source  [32]byte // SHA-256 of what the share depends on of the ciphertext
-	session [32]byte // session and set
+	session [32]byte // of session, set and source: see useOf
 }
 
 const (

@@ -42,7 +42,7 @@ func wantParty(t testing.TB, err error, name string, reason error) {
 }
 
 // patience is for machines that do much else.
-const patience = 10 * time.Minute
+const patience = 2 * time.Minute
 
 func identity(name string) (compute.Party, ed25519.PrivateKey) {
 	seed := sha256.Sum256([]byte(name))

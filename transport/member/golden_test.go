@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"fednode/store/ledger"
 )
 
 const goldenFederation = "198d726d39e302501ab5296ee4b4010e749ebb19f1b17b4d8d2b1edd7c3695b4" // of version 1
@@ -64,6 +66,33 @@ func TestGoldenGovernance(t *testing.T) {
 		}
 		if again, err := Open(m.db, Options{}); err != nil || again.Current().Head() != s.Head() {
 			t.Errorf("%s: after a new start: %v", name, err)
+		}
+	}
+}
+
+// TestBundleThrough wants a bundle to continue the log that somebody has seen the head of, whoever sends it.
+func TestBundleThrough(t *testing.T) {
+	text := fixture(t, "governance-v1")
+	b := goldenBundle(t)
+	entries := make([][]byte, len(b.Entries))
+	for i, e := range b.Entries {
+		entries[i] = e
+	}
+	for size := 1; size <= len(entries); size++ {
+		head, err := ledger.HeadOf(entries[:size])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := ReadBundleThrough(bytes.NewReader(text), goldenFederation, head); err != nil || s.Head().Size != int64(len(entries)) {
+			t.Errorf("through size %d: %v", size, err)
+		}
+		head.Root[0] ^= 1
+		if _, err := ReadBundleThrough(bytes.NewReader(text), goldenFederation, head); err == nil {
+			t.Errorf("through another history of size %d", size)
+		}
+		head.Size = int64(len(entries) + size)
+		if _, err := ReadBundleThrough(bytes.NewReader(text), goldenFederation, head); err == nil {
+			t.Errorf("shorter than the size %d that is known", head.Size)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,9 +102,10 @@ func (a *app) progress(doing string) (tell program.Progress, done func()) {
 }
 
 // writeWhole writes a file that must not exist yet, whole or not at all.
-func writeWhole(path string, b []byte) (err error) {
+func writeWhole(path string, b []byte, mode os.FileMode) (err error) {
+	taken := fmt.Errorf("%s is there already; name another file, or remove it", path)
 	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s is there already; name another file, or remove it", path)
+		return taken
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".fednode-*")
 	if err != nil {
@@ -111,10 +113,17 @@ func writeWhole(path string, b []byte) (err error) {
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Link(f.Name(), path) // unlike a rename, not over what came meanwhile
+	err = os.Link(f.Name(), path) // unlike a rename, not over what came meanwhile
+	if errors.Is(err, fs.ErrExist) {
+		return taken
+	}
+	if err != nil { // a file system without links
+		return os.Rename(f.Name(), path)
+	}
+	return nil
 }
 
 // maxTable bounds the tables that are read to memory.

@@ -31,7 +31,7 @@ sum(doses * price), what comes out in the clear, and run.sh: five organisations 
 encrypt their columns, one computes, three of the five decrypt. Read the script, then run it.
 
 The data is a function of --seed and --patients.`,
-		Example: "  fednode he example ex && FEDNODE=$(command -v fednode) sh ex/run.sh\n  fednode he example ex --patients 20000 --seed 7",
+		Example: "  fednode he example ex && sh ex/run.sh\n  fednode he example ex --patients 20000 --seed 7",
 		RunE: func(c *cobra.Command, args []string) error {
 			if patients < 1 || patients > program.MaxRows {
 				return misusef("--patients %d: use 1 to %d", patients, program.MaxRows)
@@ -39,7 +39,13 @@ The data is a function of --seed and --patients.`,
 			if _, err := os.Lstat(args[0]); err == nil {
 				return misusef("%s is there already; name another directory", args[0])
 			}
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
 			files, cost := exampleFiles(patients, seed)
+			quoted := "'" + strings.ReplaceAll(self, "'", `'\''`) + "'"
+			files["run.sh"] = strings.Replace(files["run.sh"], "${FEDNODE:-fednode}", "${FEDNODE:-"+quoted+"}", 1)
 			for name, text := range files {
 				path := filepath.Join(args[0], name)
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

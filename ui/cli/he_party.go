@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -39,13 +40,14 @@ with TLS 1.3, each known by the key in its card.
   propose   one collects the cards and plans the program
   keygen    all make the key; each gets the public keys, and a share that stays in its directory
   decrypt   enough of them decrypt results, which all of those see
+  refresh   all get new shares of the same key, say every 30 days
 
 In between, fednode he encrypt and fednode he eval work as with any key.`,
 		Example: `  fednode he party init me --name org-a --address a.example:7100
   fednode he party propose proposal.json --member org-a.json --member org-b.json --member org-c.json --threshold 2 --program 'sum(x * y)' --column x=0..99 --column y=0..99 --rows 1000
   fednode he party keygen keys --proposal proposal.json --party me
   fednode he party decrypt total.enc --keys keys --party me --with org-a,org-c`}
-	c.AddCommand(a.hePartyInit(), a.hePartyPropose(), a.hePartyKeygen(), a.hePartyDecrypt())
+	c.AddCommand(a.hePartyInit(), a.hePartyPropose(), a.hePartyKeygen(), a.hePartyDecrypt(), a.hePartyRefresh())
 	return c
 }
 
@@ -64,6 +66,14 @@ key that goes to whoever proposes. The others must get the card on a way that th
 			if err != nil {
 				return err
 			}
+			card := filepath.Join(args[0], partyCard)
+			if _, err := os.Lstat(card); err == nil {
+				return fmt.Errorf("%s is there already: a party keeps its key; name another directory", card)
+			}
+			m := program.Member{Name: name, Address: address, Key: make([]byte, ed25519.PublicKeySize)}
+			if err := m.Check(); err != nil {
+				return misuse{err}
+			}
 			source, err := a.passphrase(pass, true)
 			if err != nil {
 				return err
@@ -78,16 +88,12 @@ key that goes to whoever proposes. The others must get the card on a way that th
 				return err
 			}
 			defer key.Close()
-			m := program.Member{Name: name, Address: address, Key: key.Public().(ed25519.PublicKey)}
+			m.Key = key.Public().(ed25519.PublicKey)
 			b, err := json.MarshalIndent(m, "", "  ")
 			if err != nil {
 				return err
 			}
-			if _, err := program.ParseMember(b); err != nil {
-				return misuse{err}
-			}
-			card := filepath.Join(args[0], partyCard)
-			if err := writeWhole(card, append(b, '\n')); err != nil {
+			if err := writeWhole(card, append(b, '\n'), 0o644); err != nil {
 				return err
 			}
 			return a.print(m, func(w io.Writer) {
@@ -153,7 +159,7 @@ parameters than for a key in one hand.`,
 				return err
 			}
 			b := p.Marshal()
-			if err := writeWhole(args[0], b); err != nil {
+			if err := writeWhole(args[0], b, 0o644); err != nil {
 				return err
 			}
 			return a.print(json.RawMessage(b), func(w io.Writer) {
@@ -317,14 +323,17 @@ that cheats or does not answer is named. Nobody has the whole key at any time.`,
 
 func (a *app) hePartyDecrypt() *cobra.Command {
 	var keys, to string
-	var with []string
+	var with, from []string
 	var meet meetFlags
 	c := &cobra.Command{Use: "decrypt FILE", Short: "Decrypt results together", Args: cobra.ExactArgs(1),
 		Long: `Decrypts a table of results with the members that --with names, this one included, who run this command at the same
 time on the same file. Each of them gets the results. A member decrypts a ciphertext as often as the quota of the
 proposal says, and counts on disk before it helps; with more members than it takes, shares are compared, and who computed
-wrongly is named.`,
-		Example: "  fednode he party decrypt total.enc --keys keys --party me --with org-a,org-c,org-e",
+wrongly is named.
+
+With --from, this member runs the program itself on the tables of columns, and helps only if the file is what comes of
+them. Without, it takes whoever computed at their word: a file of results could hold somebody's column as it is.`,
+		Example: `  fednode he party decrypt total.enc --keys keys --party me --with org-a,org-c,org-e --from doses.enc --from prices.enc`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := requireFlags(c, "keys", "party", "with"); err != nil {
 				return err
@@ -342,6 +351,9 @@ wrongly is named.`,
 			}
 			if !t.Results {
 				return fmt.Errorf("%s holds encrypted columns, not results: what somebody encrypted is not decrypted as it is", args[0])
+			}
+			if err := a.recompute(c.Context(), k, t, args[0], from); err != nil {
+				return err
 			}
 			self, err := a.openParty(meet)
 			if err != nil {
@@ -370,7 +382,84 @@ wrongly is named.`,
 		}}
 	keysFlag(c, &keys)
 	toFlag(c, &to, "write columns to this CSV file")
+	c.Flags().StringArrayVar(&from, "from", nil, "a table of columns that the results must come from; once for each")
+	_ = c.MarkFlagFilename("from")
 	c.Flags().StringSliceVar(&with, "with", nil, "the members who decrypt, separated by commas")
 	meet.register(c)
 	return c
+}
+
+func (a *app) hePartyRefresh() *cobra.Command {
+	var keys string
+	var promote bool
+	var meet meetFlags
+	c := &cobra.Command{Use: "refresh", Short: "Give all members new shares of the same key", Args: cobra.NoArgs,
+		Long: `Deals the key anew among its members, who all run this command at the same time. Old shares are overwritten and fit no new
+one, so that whoever stole some before gains nothing by stealing others later. Public keys, ciphertexts and quotas stay.
+
+If a member's process ended in the middle and the others say that it succeeded there, --promote takes the share that this
+member has stored by then.`,
+		Example: "  fednode he party refresh --keys keys --party me",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := requireFlags(c, "keys", "party"); err != nil {
+				return err
+			}
+			k, err := program.OpenKeys(keys)
+			if err != nil {
+				return err
+			}
+			if k.Collective == nil {
+				return misusef("%s: the key is in one hand, there are no shares to refresh", keys)
+			}
+			self, err := a.openParty(meet)
+			if err != nil {
+				return err
+			}
+			defer self.close()
+			var epoch int
+			if promote {
+				epoch, err = k.Promote(self.store)
+			} else {
+				epoch, err = a.refresh(c.Context(), k, self, meet)
+			}
+			if err != nil {
+				return err
+			}
+			return a.print(map[string]any{"collective_key": k.Collective.ID().String(), "epoch": epoch}, func(w io.Writer) {
+				fmt.Fprintf(w, "key %s: share of epoch %d\n", k.Collective.ID(), epoch)
+			})
+		}}
+	keysFlag(c, &keys)
+	c.Flags().BoolVar(&promote, "promote", false, "take the share that is stored and not yet in use; meets nobody")
+	meet.register(c)
+	return c
+}
+
+func (a *app) refresh(ctx context.Context, k *program.KeySet, self *partySelf, meet meetFlags) (int, error) {
+	place := program.RosterOf(k.Members).Index(self.Name)
+	if place < 0 {
+		return 0, fmt.Errorf("%s holds no share of the key", self.Name)
+	}
+	s, link, err := a.meet(ctx, meet, self, "fednode/he/refresh", k.Members, place)
+	if err != nil {
+		return 0, err
+	}
+	defer link.Close()
+	return k.Refresh(ctx, s, self.store)
+}
+
+// recompute runs the program on the tables of columns and refuses results that are not what comes of them.
+func (a *app) recompute(ctx context.Context, k *program.KeySet, results *program.Table, file string, from []string) error {
+	if len(from) == 0 {
+		return nil
+	}
+	a.stage("computing the results again")
+	again, err := evaluate(ctx, k, from, runtime.NumCPU(), nil)
+	if err != nil {
+		return err
+	}
+	if !program.Same(results, again) {
+		return fmt.Errorf("%s is not what the program makes of %s: it may hold what was not to be decrypted; ask who computed it", file, strings.Join(from, " and "))
+	}
+	return nil
 }

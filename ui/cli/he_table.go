@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -74,7 +75,7 @@ func (a *app) writeTable(t *program.Table, to string, more func(io.Writer)) erro
 	if err != nil {
 		return err
 	}
-	if err := writeWhole(to, b); err != nil {
+	if err := writeWhole(to, b, 0o644); err != nil {
 		return err
 	}
 	r := reportTable(t, to, len(b))
@@ -103,20 +104,8 @@ another number of rows are refused.`,
 			if err != nil {
 				return err
 			}
-			var tables []*program.Table
-			for _, path := range args {
-				t, err := readTable(k, path)
-				if err != nil {
-					return err
-				}
-				tables = append(tables, t)
-			}
-			evaluation, err := k.Evaluation()
-			if err != nil {
-				return err
-			}
 			tell, done := a.progress("computing")
-			t, err := program.Evaluate(c.Context(), k.Plan, evaluation, k.ID, tables, workers, tell)
+			t, err := evaluate(c.Context(), k, args, workers, tell)
 			done()
 			if err != nil {
 				return err
@@ -128,6 +117,23 @@ another number of rows are refused.`,
 	c.Flags().IntVar(&workers, "workers", runtime.NumCPU(), "processors to use")
 	c.Flags().Lookup("workers").DefValue = "all"
 	return c
+}
+
+// evaluate runs the program of a key set on tables in files.
+func evaluate(ctx context.Context, k *program.KeySet, files []string, workers int, tell program.Progress) (*program.Table, error) {
+	var tables []*program.Table
+	for _, path := range files {
+		t, err := readTable(k, path)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	keys, err := k.Evaluation()
+	if err != nil {
+		return nil, err
+	}
+	return program.Evaluate(ctx, k.Plan, keys, k.ID, tables, workers, tell)
 }
 
 // decrypted is what decrypt prints as JSON. Numbers are strings: they may have more digits than JSON's keep.
@@ -206,7 +212,7 @@ func (a *app) printValues(values []program.Values, to string) error {
 		if err := writeCSV(&b, columns); err != nil {
 			return err
 		}
-		if err := writeWhole(to, []byte(b.String())); err != nil {
+		if err := writeWhole(to, []byte(b.String()), 0o600); err != nil {
 			return err
 		}
 	}

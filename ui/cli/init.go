@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -153,6 +154,7 @@ func (a *app) relaunch(ctx context.Context) error {
 }
 
 func (a *app) printLaunched(w io.Writer, l launched, listens string) {
+	listens = strings.TrimPrefix(listens, ":")
 	if l.Running {
 		fmt.Fprintf(w, "%s service running, udp+tcp %s\n", a.paint().good("✓"), listens)
 		return

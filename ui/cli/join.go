@@ -150,6 +150,10 @@ func (j *joinCommand) with(ctx context.Context, site *node.Site, token string) (
 	}
 	j.reply.RootSHA256 = joiner.RootSHA256()
 	m, err := joiner.Meet(ctx)
+	if err != nil && !node.Final(err) {
+		err = fmt.Errorf("%w\nIs the node of %s running, and are UDP and TCP open towards %s? Nothing is used up: run the same again",
+			err, joiner.Token().Inviter, strings.Join(joiner.Token().Endpoints, " "))
+	}
 	if err != nil {
 		return false, err
 	}
@@ -288,7 +292,7 @@ func (j *joinCommand) await(ctx context.Context, joiner *node.Joiner, m *node.Me
 		case err != nil && node.Final(err):
 			return false, err
 		case err != nil:
-			say("no answer, trying again: " + err.Error())
+			say(noAnswer(m, err))
 		case at.State == invite.StateRejected:
 			return false, fmt.Errorf("%s rejected the request; ask for a new invitation if that was a mistake", m.Inviter)
 		case at.State == invite.StateMember:
@@ -301,7 +305,7 @@ func (j *joinCommand) await(ctx context.Context, joiner *node.Joiner, m *node.Me
 			if node.Final(err) {
 				return false, err
 			}
-			say("no answer, trying again: " + err.Error())
+			say(noAnswer(m, err))
 		default:
 			j.reply.Progress = at
 			say(awaitingJoiner(at))
@@ -318,6 +322,15 @@ func (j *joinCommand) await(ctx context.Context, joiner *node.Joiner, m *node.Me
 		case <-ctx.Done():
 		}
 	}
+}
+
+// noAnswer says that the inviter has to be asked again.
+func noAnswer(m *node.Meeting, err error) string {
+	if errors.Is(err, transport.ErrUnreachable) {
+		return fmt.Sprintf("%s cannot be reached; trying again", m.Inviter)
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return "trying again: " + clean(text)
 }
 
 // awaitingJoiner says what a joiner waits for.

@@ -88,6 +88,15 @@ func (a *app) prepare(c *cobra.Command, f *siteFlags, org transport.OrgID) (*nod
 	if len(f.o.Advertise) == 0 && !nodeIn(a.dir) {
 		return nil, misusef("--advertise is missing: the name or address under which the other members reach this node")
 	}
+	if !nodeIn(a.dir) { // a port that cannot be had is better found before anything is made
+		conn, ln, err := listen(f.o.Listen)
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(conn.Close(), ln.Close()); err != nil {
+			return nil, err
+		}
+	}
 	s, made, err := node.Prepare(a.dir, f.o, ask)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("%w; run it as root, or name a directory of your own with -D", err)
@@ -200,9 +209,9 @@ func listen(addr string) (net.PacketConn, net.Listener, error) {
 	_, port, _ := net.SplitHostPort(addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, nil, fmt.Errorf("port %s is taken by another program: %w; end it, or choose another port: --listen :8443 --advertise HOST:8443, or the same in %s", port, err, node.ConfigName)
+		return nil, nil, fmt.Errorf("port %s is taken by another program: %w; end it, or choose another port: --listen :8443 --advertise HOST:8443, or, if there is one already, the same in %s", port, err, node.ConfigName)
 	case errors.Is(err, os.ErrPermission):
-		return nil, nil, fmt.Errorf("port %s needs privilege: %w; run it as root, or choose one from 1024 on: --listen :8443 --advertise HOST:8443, or the same in %s", port, err, node.ConfigName)
+		return nil, nil, fmt.Errorf("port %s needs privilege: %w; run it as root, or choose one from 1024 on: --listen :8443 --advertise HOST:8443, or, if there is one already, the same in %s", port, err, node.ConfigName)
 	}
 	return conn, ln, err
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"fednode/compute"
@@ -36,10 +37,17 @@ func ParseMember(file []byte) (Member, error) {
 	if err := d.Decode(&m); err != nil {
 		return m, fmt.Errorf("not the card of a member: %w", err)
 	}
-	return m, m.check()
+	return m, m.Check()
 }
 
-func (m Member) check() error {
+// Check refuses a name or an address that the others could not use, or that shows as something else than it is.
+func (m Member) Check() error {
+	if err := printable(m.Name + m.Address); err != nil {
+		return fmt.Errorf("the name or the address of a member has %w", err)
+	}
+	if m.Name == "" || len(m.Name) > 64 || strings.ContainsAny(m.Name, ", ") || len(m.Key) != ed25519.PublicKeySize {
+		return fmt.Errorf("member %.80q: a name has 1 to 64 bytes, no space and no comma, and a key %d bytes", m.Name, ed25519.PublicKeySize)
+	}
 	if _, port, err := net.SplitHostPort(m.Address); err != nil || port == "0" || len(m.Address) > 300 {
 		return fmt.Errorf("member %.80q: %.80q is no address HOST:PORT", m.Name, m.Address)
 	}
@@ -60,7 +68,7 @@ func checkMembers(members []Member, holders Holders) error {
 		return fmt.Errorf("%d members, and a plan for %s of the key", len(members), count(holders.Parties, "holder"))
 	}
 	for _, m := range members {
-		if err := m.check(); err != nil {
+		if err := m.Check(); err != nil {
 			return err
 		}
 	}
@@ -139,6 +147,9 @@ func (p *Proposal) CreateJointly(ctx context.Context, s *compute.Session, store 
 		return nil, err
 	}
 	defer share.Wipe()
+	for _, err := range share.Excluded() {
+		stage("left out of the key: " + err.Error())
+	}
 	stage("making evaluation keys")
 	evaluation, err := share.EvaluationKeys(ctx, s, p.Plan.Elements()...)
 	if err != nil {
@@ -182,6 +193,47 @@ func (k *KeySet) DecryptJointly(ctx context.Context, s *compute.Session, store *
 	}
 	out.Values, err = k.Plan.Open(t, decrypt, progress)
 	return out, err
+}
+
+// Refresh gives every member a new share of the same key, all members taking part; the old ones, which some may have lost
+// to thieves, fit no new one. Public keys, ciphertexts and quotas stay. This is resharing as a key rotation of shares.
+func (k *KeySet) Refresh(ctx context.Context, s *compute.Session, store *threshold.Store) (epoch int, err error) {
+	share, err := store.Load(k.Collective.ID())
+	if err != nil {
+		return 0, s.Fail(err)
+	}
+	defer share.Wipe()
+	names := RosterOf(k.Members).Names()
+	plan := threshold.Plan{Parameters: k.Plan.p, From: names[:k.Plan.holders.Threshold], To: names, Policy: share.Policy()}
+	own := share
+	if share.Self() >= len(plan.From) {
+		own = nil
+	}
+	next, err := threshold.Reshare(ctx, s, store, own, plan)
+	if err != nil {
+		return 0, err
+	}
+	defer next.Wipe()
+	if own == nil { // Reshare removes the old shares of those who dealt
+		if err := store.Forget(next.ID(), next.Epoch()); err != nil {
+			return 0, err
+		}
+	}
+	return next.Epoch(), nil
+}
+
+// Promote takes the newest share that this member has stored and does not use yet: its process ended in the middle of
+// making or refreshing a key that succeeded at others.
+func (k *KeySet) Promote(store *threshold.Store) (epoch int, err error) {
+	pending, err := store.Pending(k.Collective.ID())
+	if err != nil {
+		return 0, err
+	}
+	if len(pending) == 0 {
+		return 0, fmt.Errorf("no share of key %s is waiting", k.Collective.ID())
+	}
+	epoch = slices.Max(pending)
+	return epoch, store.Promote(k.Collective.ID(), epoch)
 }
 
 // Choose returns the members of the given names, in their order among all, and which of them is self.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -116,10 +115,34 @@ func TestKeysHeldTogether(t *testing.T) {
 		})
 	}
 	must(t, decrypt(0, 2))
-	if err := decrypt(1, 2); !errors.Is(err, threshold.ErrQuota) {
+	if err := decrypt(1, 2); err == nil || !strings.Contains(err.Error(), threshold.ErrQuota.Error()) {
 		t.Errorf("the quota of the second is used up: %v", err)
 	}
+	// New shares decrypt what the old ones did, and as often.
+	must(t, fed.together(t, []int{0, 1, 2}, func(ctx context.Context, s *compute.Session, member int) error {
+		epoch, err := sets[member].Refresh(ctx, s, fed.stores[member])
+		if epoch != 1 {
+			t.Errorf("%s has a share of epoch %d", fed.members[member].Name, epoch)
+		}
+		return err
+	}))
+	if err := decrypt(1, 2); err == nil || !strings.Contains(err.Error(), threshold.ErrQuota.Error()) {
+		t.Errorf("the quota after new shares: %v", err)
+	}
+	result, err = Evaluate(ctx, sets[2].Plan, keys, sets[2].ID, []*Table{tables[0], encryptOne(t, sets[1], values("b", 50, 0, 50))}, 1, nil)
+	must(t, err)
+	must(t, decrypt(1, 2))
+	if _, err := sets[0].Promote(fed.stores[0]); err == nil {
+		t.Error("a share was promoted where none was waiting")
+	}
 	testDamagedKeys(t, at(1))
+}
+
+func encryptOne(t *testing.T, k *KeySet, v Values) *Table {
+	t.Helper()
+	table, err := Encrypt(context.Background(), k.Plan, k.Public, k.ID, []Values{v}, nil)
+	must(t, err)
+	return table
 }
 
 // testDamagedKeys changes every file of a key set, and puts files of other keys in their place.
@@ -212,6 +235,7 @@ func TestProposalsRefused(t *testing.T) {
 		"the same twice":  change(func(m []Member) { m[1] = m[0] }),
 		"no address":      change(func(m []Member) { m[1].Address = "" }),
 		"no port":         change(func(m []Member) { m[1].Address = "host:0" }),
+		"an escape":       change(func(m []Member) { m[1].Name = "org\x1b[2J" }),
 		"no name":         change(func(m []Member) { m[1].Name = "" }),
 		"a key too short": change(func(m []Member) { m[1].Key = m[1].Key[:31] }),
 	} {

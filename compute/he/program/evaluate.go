@@ -68,6 +68,37 @@ func Evaluate(ctx context.Context, pl *Plan, keys *he.EvaluationKeys, key KeyID,
 	return out, nil
 }
 
+// Same says whether two tables hold the same ciphertexts under the same names. Evaluation has no randomness: who has the
+// tables of columns can tell whether a table of results is what comes of them, or holds somebody's column as it is.
+func Same(a, b *Table) bool {
+	if a.Plan != b.Plan || a.Key != b.Key || a.Results != b.Results || len(a.Columns) != len(b.Columns) {
+		return false
+	}
+	for i, x := range a.Columns {
+		y := b.Columns[i]
+		if x.Name != y.Name || x.Rows != y.Rows || x.Total != y.Total || !slices.EqualFunc(x.Parts, y.Parts, sameCiphertext) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameCiphertext compares polynomials; bounds are floats, which differ in their last bits between processors.
+func sameCiphertext(a, b *he.Ciphertext) bool {
+	if a.Level() != b.Level() || a.Degree() != b.Degree() || a.Parameters().ID() != b.Parameters().ID() {
+		return false
+	}
+	r := a.Parameters().Ring(a.Level())
+	for part := range a.Parameters().Parts() {
+		for i := range a.Degree() + 1 {
+			if !r.Equal(a.Poly(part, i), b.Poly(part, i)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // lastUses returns after which node the value of each is of no use; results are always.
 func lastUses(p *Program) []int {
 	last := make([]int, len(p.nodes))

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/parser"
@@ -74,6 +76,9 @@ func Parse(text string) (*Program, error) {
 	if len(text) > maxText {
 		return nil, fmt.Errorf("the program has %d bytes; at most %d are read", len(text), maxText)
 	}
+	if err := printable(strings.NewReplacer("\n", "", "\t", "", "\r", "").Replace(text)); err != nil {
+		return nil, fmt.Errorf("the program has %w", err)
+	}
 	b := &builder{p: &Program{text: text}, known: map[string]*node{}, names: map[string]*node{}}
 	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
@@ -98,6 +103,16 @@ func Parse(text string) (*Program, error) {
 	}
 	slices.Sort(b.p.columns)
 	return b.p, nil
+}
+
+// printable refuses text that shows as something else than it is.
+func printable(text string) error {
+	for _, r := range text {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError {
+			return fmt.Errorf("a character that does not show, %U", r)
+		}
+	}
+	return nil
 }
 
 // A builder turns the syntax tree into nodes.

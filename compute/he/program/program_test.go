@@ -257,6 +257,8 @@ func TestProgramsRefused(t *testing.T) {
 		"sum((a + sum(b)) * (b - sum(a)))": "multiply it out",
 		"x = a\nx = b":                     "line 2: x is defined twice",
 		"x = a\na = x + 1":                 "name of a result and of a column",
+		"a + \u202eb":                      "a character that does not show, U+202E",
+		"$env[\"\x1b[2J\"]":                "a character that does not show, U+001B",
 		"a +":                              "unexpected",
 	} {
 		_, err := Parse(program)

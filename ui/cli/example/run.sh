@@ -30,7 +30,8 @@ together() {
 }
 keygen() { "$fednode" he party keygen "$1/keys" --proposal proposal.json --party "$1/party" --unprotected; }
 decrypt() {
-	"$fednode" he party decrypt total.enc --keys "$1/keys" --party "$1/party" --with org-a,org-c,org-e --unprotected
+	"$fednode" he party decrypt total.enc --keys "$1/keys" --party "$1/party" --with org-a,org-c,org-e --unprotected \
+		--from doses.enc --from prices.enc
 }
 
 echo "five organisations make a key"
@@ -41,7 +42,7 @@ echo "org-a encrypts its doses, org-b its prices, org-c multiplies and adds"
 "$fednode" he encrypt org-b/prices.csv --keys org-b/keys --to prices.enc
 "$fednode" he eval doses.enc prices.enc --keys org-c/keys --to total.enc
 
-echo "org-a, org-c and org-e decrypt"
+echo "org-a, org-c and org-e decrypt, each of which computes first what it is asked to decrypt"
 together decrypt "org-a org-c org-e"
 result=$(tail -n 1 org-e/log.txt)
 echo "decrypted by three of five: $result"
