@@ -48,7 +48,7 @@ type governor struct {
 	node  *transport.Node
 	gov   *member.Governance
 	clerk *clerk
-	rekey func(context.Context) // looks whether another message key is in force; may take long
+	rekey func(context.Context) // looks whether another message key is in force; ends early with its context
 	self  transport.OrgID
 	db    *store.DB
 	now   func() time.Time
@@ -109,18 +109,21 @@ func (g *governor) run(ctx context.Context) error {
 	close(g.caught)
 	defer g.work.Wait()
 	g.work.Go(func() { g.report(ctx) })
-	rekeyed := make(chan struct{}, 1)
-	rekeyed <- struct{}{}
+	stopRekey := func() {}
+	defer func() { stopRekey() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		g.clerk.enact(ctx)
 		g.employ(ctx)
-		select {
-		case <-rekeyed:
-			g.work.Go(func() { g.rekey(ctx); rekeyed <- struct{}{} })
-		default:
-		}
+		stopRekey() // it looks at the record in force from the beginning
+		rctx, cancel := context.WithCancel(ctx)
+		rekeyed := make(chan struct{})
+		g.work.Go(func() {
+			defer close(rekeyed)
+			g.rekey(rctx)
+		})
+		stopRekey = func() { cancel(); <-rekeyed }
 		select {
 		case <-ctx.Done():
 			return nil

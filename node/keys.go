@@ -118,9 +118,10 @@ func (s *Site) own() (member.Record, bool) {
 }
 
 // useListedKey has the newest key sign that the record in force lists.
-func (s *Site) useListedKey() bool {
-	r, ok := s.own()
-	return ok && s.messages.use(r.Keys.Message)
+func (s *Site) useListedKey() {
+	if r, ok := s.own(); ok {
+		s.messages.use(r.Keys.Message)
+	}
 }
 
 // renewed returns a record to follow the one in force: see [Node.Renew].

@@ -89,11 +89,42 @@ func (l *looker) handle(ctx context.Context, r *transport.Request) error {
 	}
 	g := n.governance()
 	b := lookback{Version: Version(), Wire: []int{transport.Version}, Log: n.Log.Head().Size, Seen: known.Size, Governance: g.Size, Confirmed: transport.NewTime(g.Confirmed)}
-	way := &chart{by: n.site.Org(), about: r.From.ID}
-	n.lookAt(ctx, way)
-	n.lookAtSession(way)
-	b.Findings = append(way.findings, n.health()...)
+	b.Findings = append(n.tellOfWay(ctx, r.From.ID), n.health()...)
 	return r.Reply(ctx, b, transport.ReplyOptions{}, nil)
+}
+
+// tellOfWay is what the asker may know of the way to it: for each lane, whether its node answers. The asker's record says
+// where that is tried, and might name anything in this node's network. So there is one word for whatever else is there, it
+// takes the same time, and no address is told.
+func (n *Node) tellOfWay(ctx context.Context, org transport.OrgID) []Finding {
+	c := &chart{by: n.site.Org(), about: org}
+	enough := time.After(probeLimit)
+	var probes [2]probe
+	var work sync.WaitGroup
+	for i, lane := range []transport.Lane{transport.LaneQUIC, transport.LaneTCP} {
+		work.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, probeLimit)
+			defer cancel()
+			probes[i].rtt, _, probes[i].err = n.transport.Probe(ctx, org, lane)
+		})
+	}
+	work.Wait()
+	if probes[0].err != nil || probes[1].err != nil {
+		select {
+		case <-enough:
+		case <-ctx.Done():
+		}
+	}
+	for i, lane := range []struct{ check, name string }{{CheckUDP, "UDP"}, {CheckTCP, "TCP"}} {
+		if p := probes[i]; p.err == nil {
+			c.ok(lane.check, "in "+p.rtt.Round(100*time.Microsecond).String())
+			continue
+		}
+		c.problem(lane.check, fmt.Sprintf("%s's node does not answer at what its record names", org),
+			fmt.Sprintf("see whether that is where it is (advertise in node.yaml, DNS), then let %s through to the port, out at %s and in at %s", lane.name, c.by, org))
+	}
+	n.lookAtSession(c)
+	return c.findings
 }
 
 // lookAtSession judges the certificate that a member shows.

@@ -56,6 +56,9 @@ type Node struct {
 	log       *slog.Logger
 	started   time.Time
 	ready     atomic.Bool
+
+	newKey      string    // the record's newest message key, for useNewKey alone
+	newKeySince time.Time // when it was first seen there
 }
 
 // New wires a node on site, bottom layer first. The node owns the site from now on and closes it when Run ends.
@@ -192,28 +195,41 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, n.close())
 }
 
-// useNewKey goes over to a message key that has come into force, once everybody can know it, or at once if the old one is
-// no longer in the record.
+// useNewKey goes over to a message key that has come into force, once everybody can know it. If the one that signs is no
+// longer in the record, another of the record's takes over at once: the one that has been there for longest. It is called
+// again when the record changes, after the call before has ended.
 func (n *Node) useNewKey(ctx context.Context) {
-	old, _ := n.site.messages.signing()
 	r, ok := n.site.own()
-	if !ok || r.Keys.Message[0].KeyID == old {
+	if !ok {
 		return
 	}
-	grace := keyGrace
-	if !slices.ContainsFunc(r.Keys.Message, func(k member.MessageKey) bool { return k.KeyID == old }) {
-		grace = 0
+	keys := r.Keys.Message
+	if n.newKey != keys[0].KeyID {
+		n.newKey, n.newKeySince = keys[0].KeyID, time.Now()
+	}
+	current, _ := n.site.messages.signing()
+	if !slices.ContainsFunc(keys, func(k member.MessageKey) bool { return k.KeyID == current }) {
+		oldest := slices.Clone(keys)
+		slices.Reverse(oldest)
+		n.signWith(oldest)
+	}
+	if current, _ = n.site.messages.signing(); current == n.newKey {
+		return
 	}
 	select {
-	case <-time.After(grace):
+	case <-time.After(keyGrace - time.Since(n.newKeySince)):
+		n.signWith(keys)
 	case <-ctx.Done():
-		return
 	}
-	if n.site.useListedKey() {
+}
+
+// signWith has the first of the listed keys that is held sign from now on.
+func (n *Node) signWith(listed []member.MessageKey) {
+	if n.site.messages.use(listed) {
 		id, key := n.site.messages.signing()
 		n.transport.SetKey(id, key)
 		n.Engine.SetKey(id, key)
-		n.log.Info("messages are signed with a new key", "key_id", id)
+		n.log.Info("messages are signed with another key", "key_id", id)
 	}
 }
 

@@ -243,6 +243,38 @@ func TestDoctorTellsMembersOnly(t *testing.T) {
 	})
 }
 
+// TestDoctorIsNoScanner has a member whose record names what is not its own, to learn about another's network.
+func TestDoctorIsNoScanner(t *testing.T) {
+	learnt := map[string]bool{}
+	for _, other := range []string{address(2).String(), "10.9.9.9:443"} { // somebody's node; nothing
+		synctest.Test(t, func(t *testing.T) {
+			f := New(t, Options{})
+			a, b := f.Orgs[0], f.Orgs[1]
+			b.edit(`  - "`+b.addr.String()+`"`, `  - "`+other+`"`)
+			_, err := b.Node.Renew(context.Background(), "tester", false, false)
+			f.must(err)
+			f.Wait("org-a to learn", func() bool { return f.at(a, b.ID).Endpoints[0] == other })
+			time.Sleep(time.Minute)
+			began := time.Now()
+			d, err := b.Node.Doctor(context.Background(), a.ID)
+			f.must(err)
+			said := time.Since(began).Round(time.Second).String() + "\n"
+			for _, found := range d.Findings {
+				if found.By == a.ID {
+					said += fmt.Sprintf("%s %s %s\n", found.Check, found.State, found.Text)
+				}
+			}
+			if !strings.Contains(said, "udp problem org-b's node does not answer") {
+				t.Error(said)
+			}
+			learnt[said] = true
+		})
+	}
+	if len(learnt) != 1 {
+		t.Errorf("what is there can be told from what is not: %v", learnt)
+	}
+}
+
 // TestDoctorDoesNotBelieveEverything has a member that answers nonsense, about others too.
 func TestDoctorDoesNotBelieveEverything(t *testing.T) {
 	answers := map[string]object{

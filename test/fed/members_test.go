@@ -156,6 +156,32 @@ func TestMessageKeysRotate(t *testing.T) {
 	})
 }
 
+// TestMessageKeysRotateInHaste has a member drop a key that it has only just replaced, and still signs with.
+func TestMessageKeysRotateInHaste(t *testing.T) {
+	for _, drop := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := New(t, Options{Agents: map[int]string{0: ApproveAll}})
+			a := f.Agree(Workflow)
+			b := f.Orgs[1]
+			for i := range 2 {
+				_, err := b.Node.Renew(context.Background(), "tester", true, drop && i == 1)
+				f.must(err)
+				f.everywhere(b.ID, int64(i+2))
+			}
+			time.Sleep(time.Second) // well within the minute for which a replaced key goes on signing
+			for _, o := range []*Org{f.Orgs[0], f.Orgs[2]} {
+				f.wantProblems(b, o, nil)
+			}
+			if run := f.Finish(f.Begin(a, "lease.txt", Lease).ID); run.State != flow.StateCompleted {
+				t.Errorf("run is %s: %v", run.State, run.Error)
+			}
+			time.Sleep(2 * time.Minute)
+			f.wantProblems(b, f.Orgs[0], nil)
+			f.Verify()
+		})
+	}
+}
+
 const strictCharter = `version: 1
 sequence: 2
 approvals: {member: all, record_update: self, charter: all}
