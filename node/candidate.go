@@ -35,6 +35,7 @@ type candidate struct {
 	member.Candidate
 	Sponsor   transport.OrgID                     `json:"sponsor"` // who brought it in
 	Since     string                              `json:"since"`
+	Proposed  string                              `json:"proposed,omitempty"`  // at the chair: Since, as the sponsor has it
 	Approvals map[transport.OrgID]member.Approval `json:"approvals,omitempty"` // at the chair everybody's, elsewhere the own one
 	Approved  []transport.OrgID                   `json:"approved,omitempty"`  // elsewhere: whose the chair has, as it last said
 	Withdrawn bool                                `json:"withdrawn,omitempty"` // the own approval was taken back
@@ -65,6 +66,7 @@ type notice struct {
 	Hash      string            `json:"hash,omitempty"`
 	Sponsor   transport.OrgID   `json:"sponsor,omitempty"`
 	Since     string            `json:"since,omitempty"`
+	Proposed  string            `json:"proposed,omitempty"`
 	Approved  []transport.OrgID `json:"approved,omitempty"`
 	Approval  *member.Approval  `json:"approval,omitempty"`
 	Withdrawn bool              `json:"withdrawn,omitempty"` // the approval, or else the candidate
@@ -410,7 +412,7 @@ func (c *clerk) notices() (out []notice, version uint64) {
 	for _, hash := range slices.Sorted(maps.Keys(c.open)) {
 		x := c.open[hash]
 		t, _ := set.Stand(x.Candidate, x.Approvals)
-		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Approved: t.Approved, Withdrawn: x.Rejected})
+		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Proposed: x.Proposed, Approved: t.Approved, Withdrawn: x.Rejected})
 	}
 	return out, c.version
 }
@@ -429,7 +431,7 @@ func (c *clerk) handle(ctx context.Context, r *transport.Request) error {
 	case r.Envelope.MessageType == msgProposal && c.gov.Chair() && n.Withdrawn:
 		err = c.withdraw(ctx, n.Candidate, r.From.ID)
 	case r.Envelope.MessageType == msgProposal && c.gov.Chair():
-		_, err = c.propose(ctx, n.Candidate, r.From.ID, transport.NewTime(c.now()).String())
+		err = c.proposed(ctx, n, r.From.ID)
 	case r.Envelope.MessageType == msgApproval && c.gov.Chair():
 		err = c.collect(ctx, r.From.ID, n)
 	default:

@@ -124,30 +124,33 @@ func (s *Site) Join(ctx context.Context, token string, dial transport.JoinDialer
 
 // begin remembers a token, and makes the record that goes with it. The record stays what it is for as long as somebody
 // may have it: it is by the record that a joiner is known again.
-func (j *Joiner) begin(ctx context.Context, kept *joining) error {
+func (j *Joiner) begin(ctx context.Context, kept *joining) (err error) {
 	sealer := j.site.keyring.Sealer()
+	next, same, unmoved := joining{}, false, false
 	if kept != nil {
 		text, err := sealer.Unseal(kept.Token, joiningAAD)
 		if err != nil {
 			return err
 		}
-		same := string(text) == j.token.Text()
+		same = string(text) == j.token.Text()
+		unmoved = slices.Equal(kept.Record.Record.Endpoints, j.site.endpoints())
 		clear(text)
-		if same && (kept.Asked || slices.Equal(kept.Record.Record.Endpoints, j.site.endpoints())) {
-			return nil
-		}
-		if !same {
-			j.state = joining{}
+	}
+	switch {
+	case same && (kept.Asked || unmoved):
+		return nil
+	case unmoved:
+		next.Record = kept.Record
+	default:
+		if next.Record, err = j.site.Record(); err != nil {
+			return err
 		}
 	}
-	sealed, err := sealer.Seal([]byte(j.token.Text()), joiningAAD)
-	if err != nil {
+	if next.Token, err = sealer.Seal([]byte(j.token.Text()), joiningAAD); err != nil {
 		return err
 	}
-	j.state.Token = sealed
-	if j.state.Record, err = j.site.Record(); err != nil {
-		return err
-	}
+	next.Confirmed = same && kept.Confirmed
+	j.state = next
 	return j.keep(ctx)
 }
 
