@@ -8,7 +8,7 @@ FUZZTIME ?= 10s
 # every access the race detector would check: without that, the signing packages' tests take a quarter of the time.
 ARITHMETIC := $(addprefix crypto/internal/fips140/,nistec/... edwards25519/... bigmod mlkem)
 
-.PHONY: build test race lint fuzz bench e2e chaos demo reproducible
+.PHONY: build test plain race lint fuzz bench e2e chaos demo reproducible
 
 build: ## the static binary
 	$(BUILD) -o fednode .
@@ -19,20 +19,25 @@ demo: ## three organisations run a workflow over real documents
 test:
 	$(GO) test ./...
 
+plain: ## without assembly, and another architecture's
+	$(GO) test -tags purego ./compute/he/...
+	GOARCH=arm64 $(GO) vet ./compute/... .
+
 race:
 	CGO_ENABLED=1 $(GO) test -race $(ARITHMETIC:%=-gcflags=%=-race=false) -count=1 ./store/... ./transport/... ./flow ./flow/agent ./node ./ui ./test/fed
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
-	$(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags chaos,e2e ./test/...
 	cd packaging/lint && GOFLAGS=-buildvcs=false $(GO) build -o "$(CURDIR)/dist/staticcheck" honnef.co/go/tools/cmd/staticcheck
 	./dist/staticcheck ./...
 
 fuzz: ## every fuzz target for FUZZTIME
 	packaging/fuzz $(FUZZTIME)
 
-bench: ## figures of packaging/doc/BENCHMARKS.md
+bench: ## figures of packaging/doc/BENCHMARKS.md, then those of the peers, which bring dependencies of their own
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	cd packaging/bench && $(GO) test -mod=mod -run '^$$' -bench . -benchmem .
 
 e2e: build ## root-only suites: worker confinement, disk full, read-only disk, real processes
 	packaging/e2e

@@ -30,18 +30,32 @@ func (e *Engine) addAcceptance(tx *store.Tx, hash string, acc Acceptance) error 
 		return fmt.Errorf("agreement %.12s… was withdrawn", hash)
 	}
 	a.Acceptances[acc.Organization] = acc
+	if err := e.settled(tx, notice{hash, acc.Organization, msgProposal}); err != nil {
+		return err
+	}
 	if a.complete() && a.State != InForce {
 		a.State = InForce
-		err := e.record(tx, ledger.Entry{Type: "agreement-in-force", Category: ledger.FederationManagement, Action: "in-force",
-			Resource: "agreement:" + hash, Result: "ok"})
-		if err != nil {
+		if err := e.enterForce(tx, &a); err != nil {
 			return err
 		}
 	}
 	return put(tx, bucketAgreements, hash, a)
 }
 
-// accept signs a for this organisation.
+// enterForce records that an agreement is in force. Its initiator owes the others to tell them.
+func (e *Engine) enterForce(tx *store.Tx, a *Agreement) error {
+	err := e.record(tx, ledger.Entry{Type: "agreement-in-force", Category: ledger.FederationManagement, Action: "in-force",
+		Resource: "agreement:" + a.Hash, Result: "ok"})
+	if err != nil {
+		return err
+	}
+	if initiator := a.Definition.Initiator(); initiator != e.c.Org {
+		return e.settled(tx, notice{a.Hash, initiator, msgAcceptance})
+	}
+	return e.owe(tx, a, msgInForce, e.others(a)...)
+}
+
+// accept signs a for this organisation, which owes its initiator the signature.
 func (e *Engine) accept(ctx context.Context, user User, a *Agreement) error {
 	if err := e.c.UpToDate(ctx); err != nil {
 		return err
@@ -51,7 +65,11 @@ func (e *Engine) accept(ctx context.Context, user User, a *Agreement) error {
 		return err
 	}
 	return e.c.DB.Update(ctx, func(tx *store.Tx) error {
-		return e.keepOwn(tx, user, a, acc)
+		initiator := a.Definition.Initiator()
+		if err := e.keepOwn(tx, user, a, acc); err != nil || initiator == e.c.Org {
+			return err
+		}
+		return e.owe(tx, a, msgAcceptance, initiator)
 	})
 }
 
@@ -132,26 +150,19 @@ func (e *Engine) Accept(ctx context.Context, user User, hash string) (*Agreement
 	if err != nil {
 		return nil, err
 	}
-	acc, signed := a.Acceptances[e.c.Org]
-	if !signed {
+	if _, signed := a.Acceptances[e.c.Org]; !signed {
 		if a.State != Pending {
 			return a, fmt.Errorf("%w: agreement %.12s… is %s", ErrMisuse, a.Hash, a.State)
 		}
 		if err := e.accept(ctx, user, a); err != nil {
 			return nil, err
 		}
-		if a, err = e.Agreement(a.Hash); err != nil {
-			return nil, err
-		}
-		acc = a.Acceptances[e.c.Org]
 	}
-	if initiator := a.Definition.Initiator(); initiator != e.c.Org && a.State != InForce {
-		m := transport.Message{To: initiator, Type: msgAcceptance, Payload: acceptanceNote{acc}, Agreement: a.Hash, Audit: agreementAudit("accept", a.Hash)}
-		if err := e.tell(ctx, m); err != nil {
-			return a, fmt.Errorf("signed here, but %s was not told; run the command again: %w", initiator, err)
-		}
+	if err := e.deliver(ctx, a.Hash, msgAcceptance); err != nil {
+		err = fmt.Errorf("signed here, but the initiator was not told: %w", err)
+		return a, err
 	}
-	return a, nil
+	return e.Agreement(a.Hash)
 }
 
 func (e *Engine) handleAcceptance(ctx context.Context, r *transport.Request) error {
@@ -171,7 +182,7 @@ func (e *Engine) handleAcceptance(ctx context.Context, r *transport.Request) err
 	}
 	return e.spawn(func(ctx context.Context) {
 		if _, err := e.settle(ctx, hash); err != nil {
-			e.c.Logger.Warn("agreement in force, but not everybody was told", "agreement", hash, "err", err)
+			e.c.Logger.Warn("agreement", "agreement", hash, "err", err)
 		}
 	})
 }
@@ -189,22 +200,19 @@ func (e *Engine) Withdraw(ctx context.Context, user User, hash, reason string) (
 		if err := e.recordByUser(tx, user, entry); err != nil {
 			return err
 		}
-		return e.markWithdrawn(tx, a.Hash, reason)
+		if err := e.markWithdrawn(tx, a.Hash, reason); err != nil {
+			return err
+		}
+		return e.owe(tx, a, msgWithdrawal, e.others(a)...)
 	})
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
-	for _, p := range a.Definition.Participants {
-		if p.ID != e.c.Org {
-			m := transport.Message{To: p.ID, Type: msgWithdrawal, Payload: withdrawalNote{reason}, Agreement: a.Hash, Audit: agreementAudit("withdraw", a.Hash)}
-			if err := e.tell(ctx, m); err != nil {
-				errs = append(errs, fmt.Errorf("withdrawn here, but %s was not told: %w", p.ID, err))
-			}
-		}
+	if err = e.deliver(ctx, a.Hash, msgWithdrawal); err != nil {
+		err = fmt.Errorf("withdrawn here, but not everybody was told: %w", err)
 	}
-	a, err = e.Agreement(a.Hash)
-	return a, errors.Join(append(errs, err)...)
+	a, err2 := e.Agreement(a.Hash)
+	return a, errors.Join(err, err2)
 }
 
 func (e *Engine) markWithdrawn(tx *store.Tx, hash, reason string) error {
@@ -213,6 +221,14 @@ func (e *Engine) markWithdrawn(tx *store.Tx, hash, reason string) error {
 		return errors.Join(err, ErrNotFound)
 	}
 	a.State, a.Reason = Withdrawn, reason
+	var void []notice
+	err = each(tx, bucketNotices, hash, func(_ string, n notice) error {
+		void = append(void, n)
+		return nil
+	})
+	if err := errors.Join(err, e.settled(tx, void...)); err != nil {
+		return err
+	}
 	return put(tx, bucketAgreements, hash, a)
 }
 
@@ -227,6 +243,6 @@ func (e *Engine) handleWithdrawal(ctx context.Context, r *transport.Request) err
 		return &transport.Error{Code: transport.CodeNotFound, Text: "no such agreement with you"}
 	}
 	return r.Reply(ctx, acknowledged{true}, transport.ReplyOptions{Audit: agreementAudit("withdraw", hash)}, func(tx *store.Tx) error {
-		return e.markWithdrawn(tx, hash, string(r.From.ID)+": "+n.Reason)
+		return e.markWithdrawn(tx, hash, string(r.From.ID)+": "+printable(n.Reason))
 	})
 }

@@ -78,6 +78,7 @@ type Engine struct {
 	slots     *slots
 	events    broker
 	heads     headlines
+	reminders reminders
 
 	mu      sync.Mutex
 	base    context.Context // of Run; nil while the engine is not running
@@ -142,6 +143,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		}
 	}
+	e.work.Go(func() { e.remind(ctx) })
 	e.sweep(ctx)
 	e.mu.Lock()
 	e.base = nil

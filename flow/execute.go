@@ -106,17 +106,21 @@ func (e *Engine) runAgent(ctx context.Context, ag agent.Agent, at agent.Task, t 
 	if err == nil {
 		return res, false, nil
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		if errors.Is(cause, errCancelled) {
-			return nil, false, &StepError{Code: "cancelled", Text: "by the initiator"}
-		}
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errCancelled) {
+		return nil, false, &StepError{Code: "cancelled", Text: "by the initiator"}
+	}
+	if !errors.Is(cause, context.Canceled) { // the node stops: the attempt is lost, not failed
+		// The initiator is told; without this line, nobody here would be.
+		e.c.Logger.Warn("agent failed", "agent", t.step.Agent, "run", t.key.Run, "step", t.key.Step, "attempt", t.key.Attempt, "err", err)
+	}
+	if cause != nil {
 		return nil, false, &StepError{Code: "timeout", Text: fmt.Sprintf("agent %s did not finish within the step's timeout of %v", t.step.Agent, t.step.timeout())}
 	}
 	var ae *agent.Error
 	if errors.As(err, &ae) {
 		return nil, false, &StepError{Code: "agent-" + string(ae.Kind), Text: ae.Error()}
 	}
-	e.c.Logger.Error("agent failed", "agent", t.step.Agent, "run", t.key.Run, "err", err)
 	return nil, false, &StepError{Code: "agent-failed", Text: "agent " + t.step.Agent + " failed; its node's log says why"}
 }
 

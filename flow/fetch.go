@@ -109,7 +109,7 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 		return gathered{}, nil, fetchError(ref, err)
 	}
 	_, params, _ := mime.ParseMediaType(info.MediaType)
-	c := &content{Name: params["name"], Salt: info.Salt, data: buf.Bytes(), until: e.keepUntil(t.agreement)}
+	c := &content{Name: agent.Label(params["name"]), Salt: info.Salt, data: buf.Bytes(), until: e.keepUntil(t.agreement)}
 	h := Holding{Run: t.key.Run, Agreement: t.agreement.Hash, Artifact: ref.ArtifactRef, How: Received, From: ref.Grant.Holder, At: stamp(e.c.Now())}
 	h.Artifact.Restrictions, h.Artifact.Holders = restrictions, nil
 	if err := e.artifacts.hold(&h, c); err != nil {

@@ -11,6 +11,7 @@ import (
 // transaction.
 const (
 	bucketAgreements = "agreements" // agreement hash → Agreement
+	bucketNotices    = "notices"    // agreement hash / organisation / message type → notice, until it has been answered
 	bucketRuns       = "runs"       // run id → runRecord, at the initiator
 	bucketCancels    = "cancels"    // run id → true, until its driver has ended it
 	bucketAttempts   = "attempts"   // idempotency key → attempt, at the executor

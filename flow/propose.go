@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 
 	"fednode/flow/policy"
 	"fednode/store"
@@ -37,6 +36,9 @@ type (
 		OK bool `json:"ok"`
 	}
 )
+
+// maxUnsigned bounds what an initiator may leave here for the operator to sign.
+const maxUnsigned = 64
 
 func agreementAudit(action, hash string) transport.AuditInfo {
 	return transport.AuditInfo{Category: ledger.FederationManagement, Action: action, Resource: "agreement:" + hash}
@@ -79,59 +81,19 @@ func (e *Engine) Submit(ctx context.Context, user User, d *Definition) (*Agreeme
 
 // propose asks every participant that has not signed, all at once, and keeps what they answer.
 func (e *Engine) propose(ctx context.Context, a *Agreement) error {
-	canonical, err := a.Definition.Canonical()
-	if err != nil {
+	var unsigned []transport.OrgID
+	for _, org := range e.others(a) {
+		if _, signed := a.Acceptances[org]; !signed {
+			unsigned = append(unsigned, org)
+		}
+	}
+	if len(unsigned) == 0 {
+		return nil
+	}
+	if err := e.c.DB.Update(ctx, func(tx *store.Tx) error { return e.owe(tx, a, msgProposal, unsigned...) }); err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
-	errs := make([]error, len(a.Definition.Participants))
-	for i, p := range a.Definition.Participants {
-		if _, signed := a.Acceptances[p.ID]; signed {
-			continue
-		}
-		wg.Go(func() {
-			if err := e.proposeTo(ctx, a, p.ID, canonical); err != nil {
-				errs[i] = fmt.Errorf("%s: %w", p.ID, err)
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (e *Engine) proposeTo(ctx context.Context, a *Agreement, org transport.OrgID, canonical []byte) error {
-	m := transport.Message{To: org, Type: msgProposal, Payload: proposal{canonical}, Agreement: a.Hash, Audit: agreementAudit("propose", a.Hash)}
-	reply, err := e.c.Node.Call(ctx, m, nil)
-	if err != nil {
-		return err
-	}
-	var ans proposalReply
-	if reply.Refusal == nil {
-		if err := jcs.Unmarshal(reply.Payload, &ans); err != nil {
-			return fmt.Errorf("answer to the proposal: %w", err)
-		}
-	}
-	if ans.Acceptance != nil && ans.Acceptance.Organization != org {
-		return fmt.Errorf("answer to the proposal holds the acceptance of %s", ans.Acceptance.Organization)
-	}
-	err = e.c.DB.Update(ctx, func(tx *store.Tx) error {
-		if err := reply.Record(tx); err != nil {
-			return err
-		}
-		if ans.Acceptance == nil {
-			return nil
-		}
-		return e.addAcceptance(tx, a.Hash, *ans.Acceptance)
-	})
-	switch {
-	case err != nil:
-		return err
-	case reply.Refusal != nil:
-		return reply.Refusal
-	case ans.State == Refused:
-		return fmt.Errorf("refused: %s", ans.Reason)
-	}
-	return nil
+	return e.deliver(ctx, a.Hash, msgProposal)
 }
 
 // settle tells the other participants once an agreement of ours has come into force, and returns it as it now stands.
@@ -140,24 +102,10 @@ func (e *Engine) settle(ctx context.Context, hash string) (*Agreement, error) {
 	if err != nil || a.State != InForce {
 		return a, err
 	}
-	note := inForceNote{}
-	for _, p := range a.Definition.Participants {
-		note.Acceptances = append(note.Acceptances, a.Acceptances[p.ID])
+	if err := e.deliver(ctx, hash, msgInForce); err != nil {
+		return a, fmt.Errorf("in force, but not everybody was told: %w", err)
 	}
-	var wg sync.WaitGroup
-	errs := make([]error, len(a.Definition.Participants))
-	for i, p := range a.Definition.Participants {
-		if p.ID != e.c.Org {
-			wg.Go(func() {
-				m := transport.Message{To: p.ID, Type: msgInForce, Payload: note, Agreement: hash, Audit: agreementAudit("in-force", hash)}
-				if err := e.tell(ctx, m); err != nil {
-					errs[i] = fmt.Errorf("tell %s that the agreement is in force: %w", p.ID, err)
-				}
-			})
-		}
-	}
-	wg.Wait()
-	return a, errors.Join(errs...)
+	return a, nil
 }
 
 // tell sends a message whose reply is a mere acknowledgement, and records that.
@@ -225,6 +173,12 @@ func (e *Engine) answerProposal(ctx context.Context, r *transport.Request, a *Ag
 			if err := e.recordDecision(tx, req, dec, a.Hash); err != nil {
 				return err
 			}
+			if _, known, err := get[Agreement](tx, bucketAgreements, a.Hash); err != nil || known {
+				return err // it was proposed before, and may have been signed since
+			}
+			if err := e.makeRoom(tx, r.From.ID); err != nil {
+				return err
+			}
 			return put(tx, bucketAgreements, a.Hash, a)
 		})
 	}
@@ -234,6 +188,28 @@ func (e *Engine) answerProposal(ctx context.Context, r *transport.Request, a *Ag
 		}
 		return e.keepOwn(tx, "policy", a, acc)
 	})
+}
+
+// makeRoom refuses a further proposal of an initiator that has many here unsigned. One that it has withdrawn gives way.
+func (e *Engine) makeRoom(tx *store.Tx, initiator transport.OrgID) error {
+	unsigned, withdrawn, received := 0, "", ""
+	err := each(tx, bucketAgreements, "", func(hash string, a Agreement) error {
+		if _, signed := a.Acceptances[e.c.Org]; signed || a.Definition.Initiator() != initiator {
+			return nil
+		}
+		unsigned++
+		if a.State == Withdrawn && (withdrawn == "" || a.Received < received) {
+			withdrawn, received = hash, a.Received
+		}
+		return nil
+	})
+	switch {
+	case err != nil || unsigned < maxUnsigned:
+		return err
+	case withdrawn != "":
+		return tx.Bucket(bucketAgreements).Delete([]byte(withdrawn))
+	}
+	return &transport.Error{Code: transport.CodeOverloaded, Text: fmt.Sprintf("%d proposals of %s wait here to be signed; withdraw those that are no longer meant", unsigned, initiator)}
 }
 
 func (e *Engine) handleInForce(ctx context.Context, r *transport.Request) error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"fednode/flow/agent"
 	"fednode/flow/policy"
 	"fednode/store"
 	"fednode/store/ledger"
@@ -95,18 +96,23 @@ type StepError struct {
 
 func (e *StepError) Error() string { return e.Code + ": " + e.Text }
 
-// maxErrorText is how much of a peer's error is kept, in bytes.
+// maxErrorText is how much of what a peer says is kept, in bytes.
 const maxErrorText = 2048
 
 // tame makes an error that a peer made up fit to be kept and shown to people; false if it cannot be one.
 func (e *StepError) tame() bool {
-	e.Text = strings.Map(func(r rune) rune {
+	e.Text = printable(e.Text)
+	return nameRE().MatchString(e.Code) && len(e.Holder) <= 128
+}
+
+// printable makes a text that a peer made up fit to be kept and shown.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, e.Text[:min(len(e.Text), maxErrorText)])
-	return nameRE().MatchString(e.Code) && len(e.Holder) <= 128
+	}, s[:min(len(s), maxErrorText)])
 }
 
 // An Input is the document that a run starts from.
@@ -128,13 +134,18 @@ func (e *Engine) Start(ctx context.Context, user User, name string, in Input, pr
 	if a.Definition.Initiator() != e.c.Org {
 		return nil, fmt.Errorf("%w: runs of %s are started by its initiator, %s", ErrMisuse, a.Definition.Name, a.Definition.Initiator())
 	}
-	if a.State != InForce {
+	switch a.State {
+	case InForce:
+	case Withdrawn:
+		return nil, fmt.Errorf("%w: agreement %.12s… is withdrawn (%s); submit a new version", ErrMisuse, a.Hash, a.Reason)
+	default:
 		n, of := a.Signed()
 		return nil, fmt.Errorf("%w: agreement %.12s… is %s, signed %d/%d; the others sign with fednode flow accept %.12s", ErrMisuse, a.Hash, a.State, n, of, a.Hash)
 	}
 	if in.Type == "" {
 		in.Type = "document"
 	}
+	in.Name = agent.Label(in.Name)
 	if len(in.Data) > MaxArtifact {
 		return nil, fmt.Errorf("%w: input is %d bytes; at most %d", ErrMisuse, len(in.Data), MaxArtifact)
 	}

@@ -312,23 +312,40 @@ func (n *Node) lookAt(ctx context.Context, c *chart) (answers bool) {
 		c.skip("there is no address to try", CheckUDP, CheckTCP, CheckCertificate)
 		return false
 	}
-	var probes [2]probe
+	tried := make([][2]probe, len(places))
 	var work sync.WaitGroup
-	for i, lane := range []transport.Lane{transport.LaneQUIC, transport.LaneTCP} {
-		work.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, probeLimit)
-			defer cancel()
-			p := &probes[i]
-			p.rtt, p.at, p.err = n.transport.Probe(ctx, c.about, lane)
-		})
+	for i, p := range places {
+		for j, lane := range []transport.Lane{transport.LaneQUIC, transport.LaneTCP} {
+			work.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, probeLimit)
+				defer cancel()
+				p, to := &tried[i][j], p.Endpoint
+				p.rtt, p.at, p.err = n.transport.Probe(ctx, c.about, lane, to)
+			})
+		}
 	}
 	work.Wait()
+	best := tried[0]
+	for _, t := range tried[1:] {
+		for j := range best {
+			if t[j].better(best[j]) {
+				best[j] = t[j]
+			}
+		}
+	}
+	for i, t := range tried {
+		dead := t[0].silent() && t[1].silent()
+		if others := !best[0].silent() || !best[1].silent(); dead && others && places[i].Err == nil {
+			c.warning(CheckEndpoints, fmt.Sprintf("%s does not answer; others of %s do", places[i].Endpoint, c.about),
+				fmt.Sprintf("see what is in the way; or %s drops it from advertise in node.yaml and runs fednode members renew", c.about))
+		}
+	}
 	ahead := func() (time.Duration, error) {
 		ctx, cancel := context.WithTimeout(ctx, probeLimit)
 		defer cancel()
 		return n.transport.Clock(ctx, c.about)
 	}
-	return c.lanes(probes[0], probes[1], n.leaf.Leaf().Leaf.NotAfter, ahead)
+	return c.lanes(best[0], best[1], n.leaf.Leaf().Leaf.NotAfter, ahead)
 }
 
 // lanes judges the tries of both lanes. ahead asks the member's clock, where certificates are in dispute.
@@ -399,6 +416,11 @@ func (p probe) silent() bool {
 	}
 	var refused *transport.Error
 	return !errors.As(p.err, &refused)
+}
+
+// better reports whether p says more of the way to a member than q does, which was tried elsewhere.
+func (p probe) better(q probe) bool {
+	return q.err != nil && p.err == nil || q.silent() && !p.silent()
 }
 
 // reason says in few words why nobody answered.

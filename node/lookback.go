@@ -215,6 +215,10 @@ func (c *chart) unanswered(err error, rest ...string) {
 		c.refused(e)
 		return
 	}
+	if !errors.Is(err, transport.ErrUnreachable) && !errors.Is(err, transport.ErrUnknownOutcome) {
+		c.skip("this node could not put its question on record: "+cause(err), rest...)
+		return
+	}
 	c.problem(CheckUDP, "connections come about, and the question was not answered: "+cause(err), "see the log of "+string(c.about)+"'s node; large packets may be dropped on the way (MTU)")
 	c.skip("it did not answer", rest...)
 }
@@ -245,6 +249,8 @@ func (c *chart) refused(e *transport.Error) {
 	case transport.CodeRateLimited, transport.CodeOverloaded:
 		c.skip(text, skip...)
 		return
+	case transport.CodeInternal:
+		c.problem(CheckRunning, fmt.Sprintf("%s's node cannot answer (%s)", c.about, e), "ask its operator for fednode doctor: its disk may be full")
 	default:
 		done = CheckMembership
 		c.problem(CheckMembership, text, "ask the operator of "+string(c.about))

@@ -35,6 +35,28 @@ type Status struct {
 	InMemory     int              `json:"artifacts_in_memory"`
 	OnDisk       int              `json:"artifacts_on_disk"`
 	FreeDisk     uint64           `json:"free_disk_bytes"`
+	Alarms       []Finding        `json:"alarms"` // what is wrong or will soon be, worst first
+	Tasks        []Task           `json:"tasks"`  // what waits for a human here
+	Peers        []Peer           `json:"peers"`  // the other members
+}
+
+// A Task is something that waits for a human of this organisation.
+type Task struct {
+	Kind    string `json:"kind"` // step, agreement, record or charter
+	Text    string `json:"text"`
+	Command string `json:"command"` // with which to attend to it
+}
+
+// A Peer is another member as this node reaches it.
+type Peer struct {
+	ID        transport.OrgID `json:"organization_id"`
+	Chair     bool            `json:"chair"`
+	Suspended bool            `json:"suspended"`
+	Lane      transport.Lane  `json:"lane,omitempty"` // of the connection in use, if there is one
+	RTT       time.Duration   `json:"rtt"`            // nanoseconds; 0 if it is not known
+	Since     time.Time       `json:"since,omitzero"` // when that connection came about
+	transport.Reach
+	Seen int64 `json:"seen"` // entries of its log that this node has seen
 }
 
 // LogStatus is the head of a log.
@@ -130,8 +152,94 @@ func (n *Node) Status() (Status, error) {
 			st.OnDisk++
 		}
 	}
-	st.FreeDisk, err = freeDisk(n.site.Dir)
-	return st, err
+	if st.FreeDisk, err = freeDisk(n.site.Dir); err != nil {
+		return st, err
+	}
+	if st.Peers, err = n.peers(); err != nil {
+		return st, err
+	}
+	st.Tasks = n.tasks(agreements, waiting)
+	st.Alarms = n.alarms(st)
+	return st, nil
+}
+
+// peers describes the other members, by id.
+func (n *Node) peers() ([]Peer, error) {
+	out := []Peer{}
+	sessions := n.transport.Sessions()
+	for _, m := range n.site.members.Current().All() {
+		if m.ID == n.site.Org() {
+			continue
+		}
+		p := Peer{ID: m.ID, Chair: m.Chair, Suspended: m.Suspended, Reach: n.transport.Reach(m.ID)}
+		known, err := n.transport.KnownHead(m.ID)
+		if err != nil {
+			return nil, err
+		}
+		p.Seen = known.Size
+		for _, s := range sessions {
+			// The connection that this node made is the one in use; the peer's own says as well that it is there.
+			if s.Org == m.ID && (p.Lane == "" || !s.Inbound) {
+				p.Lane, p.RTT, p.Since = s.Lane, s.RTT, s.Since
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// tasks names what waits for a human.
+func (n *Node) tasks(agreements []*flow.Agreement, steps []flow.Approval) []Task {
+	out := []Task{}
+	for _, a := range steps {
+		out = append(out, Task{"step", fmt.Sprintf("%s of %s", a.Step, a.Workflow), "fednode flow approve " + string(a.Run)})
+	}
+	for _, a := range agreements {
+		if a.State == flow.Pending {
+			out = append(out, Task{"agreement", a.Definition.Name, "fednode flow accept " + a.Hash[:12]})
+		}
+	}
+	for _, c := range n.Candidates() {
+		switch {
+		case !slices.Contains(c.Standing.Missing, n.site.Org()):
+		case c.Organization == "":
+			out = append(out, Task{"charter", "brought in by " + string(c.Sponsor), "fednode charter approve"})
+		default:
+			out = append(out, Task{"record", string(c.Organization) + ", brought in by " + string(c.Sponsor), "fednode members approve " + string(c.Organization)})
+		}
+	}
+	return out
+}
+
+// alarms names what is wrong or will soon be, with its mend, worst first.
+func (n *Node) alarms(st Status) []Finding {
+	c := &chart{by: n.site.Org(), about: n.site.Org()}
+	if s := n.site; c.authorities(s.now(), s.self, s.ca, s.root) {
+		c.leaf(s.now(), n.leaf.Leaf().Leaf.NotAfter)
+	}
+	n.lookAtGovernance(c)
+	n.lookAtLog(c)
+	c.vitals(vitals{free: st.FreeDisk}, nil)
+	if st.Evidence > 0 {
+		c.problem(CheckLog, fmt.Sprintf("evidence that a member's log was rolled back or forked: %d kept", st.Evidence), "call its operator; until that is explained, fednode members suspend denies it everything here")
+	}
+	for _, p := range st.Peers {
+		if !p.Suspended && !p.Failed.IsZero() {
+			about := &chart{by: n.site.Org(), about: p.ID}
+			about.warning(CheckMembership, fmt.Sprintf("%s has not been reached for %s", p.ID, age(n.site.now().Sub(p.Failed))), "fednode doctor "+string(p.ID))
+			c.findings = append(c.findings, about.findings...)
+		}
+	}
+	out := slices.DeleteFunc(c.findings, func(f Finding) bool { return f.State == FindingOK || f.State == FindingSkipped })
+	slices.SortStableFunc(out, func(a, b Finding) int { return severity(a) - severity(b) })
+	return out
+}
+
+func severity(f Finding) int {
+	if f.State == FindingProblem {
+		return 0
+	}
+	return 1
 }
 
 // Health is what /health, /livez and /readyz answer.

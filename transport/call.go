@@ -233,10 +233,13 @@ func (n *Node) converse(ctx context.Context, d *dialer, out *outgoing, prove fun
 		}
 		wire, proof, err := exchange(ctx, l, out.wire, p)
 		d.release(l)
-		if err != nil {
-			if !again && (reused || l.forsaken.Load()) && ctx.Err() == nil && connectionLost(err) {
+		if err != nil && ctx.Err() == nil && connectionLost(err) {
+			d.lost(l)
+			if !again && (reused || l.forsaken.Load()) {
 				continue
 			}
+		}
+		if err != nil {
 			return nil, unanswered(ctx, err)
 		}
 		reply, err := n.verifyReply(d.org, out, wire, proof)
@@ -353,6 +356,7 @@ func (n *Node) verifyReply(to OrgID, out *outgoing, wire, proof []byte) (*Reply,
 		if err := jcs.Unmarshal(r.Payload, r.Refusal); err != nil || r.Refusal.Code == "" || len(r.Refusal.Text) > maxRefusalText || checkType(string(r.Refusal.Code)) != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, refuse(CodeMalformed, "payload of the refusal"))
 		}
+		r.Refusal.Text = printable(r.Refusal.Text)
 	}
 	return r, nil
 }

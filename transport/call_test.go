@@ -121,6 +121,9 @@ func TestRefusals(t *testing.T) {
 			}
 			return &Error{CodeLost, "gone"}
 		}, Error{CodeLost, "gone"}, "ok"},
+		"text that would move a cursor": {func(context.Context, *Request) error {
+			return &Error{CodeDenied, "no\x1b[2J\u009b1A\nyes\u202e"}
+		}, Error{CodeDenied, "no [2J 1A yes "}, ""},
 		"long text": {func(ctx context.Context, r *Request) error {
 			return r.Refuse(ctx, &Error{CodeDenied, strings.Repeat("ä", 5000)}, nil)
 		}, Error{CodeDenied, strings.Repeat("ä", 512)}, ""},

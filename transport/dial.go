@@ -21,8 +21,9 @@ const (
 
 // A dialer keeps one outbound connection to org, dialled when it is first needed and again after a loss.
 type dialer struct {
-	n   *Node
-	org OrgID
+	n    *Node
+	org  OrgID
+	only []string // endpoints that are tried; default all
 
 	mu      sync.Mutex
 	link    *link
@@ -121,6 +122,16 @@ func (d *dialer) retire() {
 	d.old = append(slices.DeleteFunc(d.old, func(o *link) bool { return o.conn.Context().Err() != nil }), l)
 }
 
+// lost takes a connection out of use whose loss a call has seen, maybe before the connection itself: the next one dials.
+func (d *dialer) lost(l *link) {
+	d.mu.Lock()
+	if d.link == l {
+		d.link = nil
+	}
+	d.mu.Unlock()
+	l.close("", "lost")
+}
+
 func (d *dialer) release(l *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -200,6 +211,9 @@ func (d *dialer) targets(ctx context.Context) ([]target, error) {
 	var targets []target
 	var errs []error
 	for _, e := range m.Endpoints {
+		if len(d.only) > 0 && !slices.Contains(d.only, e) {
+			continue
+		}
 		addrs, err := d.n.c.Resolve(ctx, e)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %s: %w", e, err))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/quic-go/quic-go"
 )
@@ -103,4 +104,14 @@ func fromStream(err error) error {
 		return &Error{codeOf(uint64(ae.ErrorCode)), "connection closed by the peer"}
 	}
 	return err
+}
+
+// printable makes a text that a peer made up fit to be shown: what would move a terminal's cursor is a space.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }

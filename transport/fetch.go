@@ -171,7 +171,9 @@ func (d *download) attempt(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if isTimeout(err) && !connectionLost(err) {
+		if connectionLost(err) {
+			dl.lost(l)
+		} else if isTimeout(err) {
 			return fmt.Errorf("%w for %s", errStalled, d.n.limit.ArtifactStall)
 		}
 		return fromStream(err)

@@ -53,8 +53,10 @@ func (n *Node) check(l *link) (*member.Member, error) {
 	set, now := n.c.Members(), n.c.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m, ok := set.Get(l.org); ok && l.set != set && !m.Suspended && !now.After(l.notAfter) && sameRoots(m, l.member) {
-		l.set, l.member = set, m // nothing that its certificate was verified against is another
+	if l.set != set && !now.After(l.notAfter) {
+		if m, ok := set.Get(l.org); ok && !m.Suspended && sameRoots(m, l.member) {
+			l.set, l.member = set, m // nothing that its certificate was verified against is another
+		}
 	}
 	if l.set != set || now.After(l.notAfter) {
 		m, notAfter, err := verifyPeer(set, l.org, l.raw, now)

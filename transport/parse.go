@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,31 +145,4 @@ func (b *Binding) governanceHead() (size int64, root string, err error) {
 		return -1, "", errors.New("binding.governance_head is not SIZE:ROOT with the root in lower-case hex")
 	}
 	return size, root, nil
-}
-
-// CheckReference checks a message file as `fednode check` does: offline and without keys. The warnings name what the
-// wire would refuse, or what cannot be verified here; err says that the file is no message at all.
-func CheckReference(data []byte) (warnings []string, err error) {
-	e, err := decodeEnvelope(data)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.validateReference(); err != nil {
-		return nil, &Error{CodeMalformed, "envelope: " + err.Error()}
-	}
-	sig, sigErr := base64.StdEncoding.Strict().DecodeString(e.Signature)
-	if sigErr != nil || len(sig) != 64 {
-		warnings = append(warnings, "signature is a placeholder, not 64 bytes in padded base64; the wire refuses it")
-	} else {
-		warnings = append(warnings, "signature is well formed but was not verified: that takes the sender's member record")
-	}
-	if e.Binding == nil {
-		warnings = append(warnings, "binding is missing (federation, key, agreement, expiry); the wire refuses the message")
-	} else if err := e.Binding.validate(); err != nil {
-		warnings = append(warnings, strings.ReplaceAll(err.Error(), "\n", "; ")+"; the wire refuses the message")
-	}
-	if len(e.Salt) != SaltSize {
-		warnings = append(warnings, "salt is missing, so the payload cannot be committed; the wire refuses the message")
-	}
-	return warnings, nil
 }

@@ -6,11 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"syscall"
 	"time"
 )
 
 // raceDelay is the head start of a way before the next is tried as well (RFC 8305 section 5).
 const raceDelay = 250 * time.Millisecond
+
+// retryRefused is how long after a refused connection it is tried once more, for as long as another way is still being tried:
+// what refuses on one lane may just be starting, and the other lane may be blocked.
+const retryRefused = 500 * time.Millisecond
 
 // A way is one of several to connect to somebody.
 type way[T any] struct {
@@ -29,45 +35,65 @@ func race[T any](ctx context.Context, ways []way[T], drop func(T)) (first T, whi
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	results := make(chan result, len(ways))
-	started, finished := 0, 0
-	var errs []error
+	results := make(chan result, len(ways)) // no way is dialled twice at once
+	running := 0
+	dial := func(i int, pause time.Duration) {
+		running++
+		go func() {
+			conn, err := after(ctx, pause, ways[i].dial)
+			results <- result{conn, i, err}
+		}()
+	}
+	defer func() {
+		go func() {
+			for range running {
+				if r := <-results; r.err == nil {
+					drop(r.conn)
+				}
+			}
+		}()
+	}()
+	started, failed := 0, make([]error, len(ways))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for finished < len(ways) {
+	for slices.Contains(failed, nil) {
 		var next <-chan time.Time
 		if started < len(ways) {
 			next = timer.C
 		}
 		select {
 		case <-next:
-			i := started
-			go func() {
-				conn, err := ways[i].dial(ctx)
-				results <- result{conn, i, err}
-			}()
+			dial(started, 0)
 			if started++; started < len(ways) {
 				timer.Reset(ways[started].wait)
 			}
 		case r := <-results:
-			finished++
-			if r.err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", ways[r.which].name, fromStream(r.err)))
-				timer.Reset(0)
-				continue
+			running--
+			if r.err == nil {
+				return r.conn, r.which, nil
 			}
-			rest := started - finished
-			go func() {
-				for range rest {
-					if r := <-results; r.err == nil {
-						drop(r.conn)
-					}
-				}
-			}()
-			return r.conn, r.which, nil
+			failed[r.which] = fmt.Errorf("%s: %w", ways[r.which].name, fromStream(r.err))
+			if errors.Is(r.err, syscall.ECONNREFUSED) {
+				dial(r.which, retryRefused)
+			}
+			timer.Reset(0)
 		}
 	}
-	return first, 0, errors.Join(errs...)
+	return first, 0, errors.Join(failed...)
+}
+
+// after calls dial once a pause is over.
+func after[T any](ctx context.Context, pause time.Duration, dial func(context.Context) (T, error)) (none T, err error) {
+	if pause > 0 {
+		timer := time.NewTimer(pause)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return none, context.Cause(ctx)
+		}
+	}
+	return dial(ctx)
 }
 
 // A dialled is a connection to a member and how it came about.

@@ -159,14 +159,14 @@ func ping(ctx context.Context, c conn) (time.Duration, error) {
 	return time.Since(start), nil
 }
 
-// Probe connects to a member on one lane, beside the connections in use, and returns the round-trip time to its node and
+// Probe connects to a member on one lane, at all endpoints of its record or some, beside the connections in use, and returns the round-trip time to its node and
 // where that was reached. Errors wrap [ErrUnreachable], and [ErrOwnCertificate] or a class of package pki's if it was
 // reached, and one of the two refuses the other's certificate.
-func (n *Node) Probe(ctx context.Context, org OrgID, lane Lane) (time.Duration, net.Addr, error) {
+func (n *Node) Probe(ctx context.Context, org OrgID, lane Lane, endpoints ...string) (time.Duration, net.Addr, error) {
 	if err := n.callable(org); err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	d := &dialer{n: n, org: org}
+	d := &dialer{n: n, org: org, only: endpoints}
 	l, err := d.dialWithin(ctx, lane)
 	if refusesCertificate(err) {
 		err = fmt.Errorf("%w: %w", ErrOwnCertificate, err)

@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -129,9 +131,26 @@ func (c *Client) WaitReady(ctx context.Context, limit time.Duration) error {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("not ready: %w", err)
+			return fmt.Errorf("not ready: %w", c.unready(context.WithoutCancel(ctx), err))
 		}
 	}
+}
+
+// unready returns the checks that the node fails, or err where it cannot say.
+func (c *Client) unready(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	h, failed := c.Health(ctx)
+	if failed != nil || h.Status == "healthy" {
+		return err
+	}
+	var errs []error
+	for _, check := range slices.Sorted(maps.Keys(h.Checks)) {
+		if text := h.Checks[check]; text != "ok" {
+			errs = append(errs, fmt.Errorf("%s: %s", check, text))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // WaitServing waits until the node serves, however healthy it is, or ctx ends.

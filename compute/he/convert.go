@@ -16,19 +16,17 @@ import (
 //
 // With y_i = x_i·(M/m_i)^-1 mod m_i, x = Σ y_i·M/m_i - v·M, so that either is
 //
-//	Σ y_i·matrix[i][j] + v·correction[j] + x_j·own[j]   mod target_j
+//	Σ y_i·matrix[j][i] + v·matrix[j][n] + x_j·matrix[j][n+1]   mod target_j
 //
 // with v = round(Σ y_i·fraction_i): fraction_i is 1/m_i for extend and the
 // fractional part of A/m_i for scale. Fractions are 64-bit fixed point, truncated,
 // so v errs before its rounding by at most Σ y_i·2^-64 < n·2^-14.
 type conversion struct {
-	from, to   *ring.Ring
-	pre        []uint64   // (M/m_i)^-1 mod m_i
-	preShoup   []uint64   //
-	fraction   []uint64   // 2^64 times a number in [0, 1)
-	matrix     [][]uint64 // by target, then source
-	correction []uint64   // by target
-	own        []uint64   // by target; nil if the target is not part of the source
+	from, to *ring.Ring
+	pre      []uint64   // (M/m_i)^-1 mod m_i
+	fraction []uint64   // 2^64 times a number in [0, 1)
+	matrix   [][]uint64 // by target: the weights of y_i, of v and, if the target is part of the source, of x_j
+	own      bool       // it is
 }
 
 func product(r *ring.Ring) *big.Int {
@@ -48,8 +46,7 @@ func newConversion(from, to *ring.Ring, whole *big.Int) *conversion {
 	c := &conversion{from: from, to: to}
 	for _, m := range from.Moduli {
 		quotient := new(big.Int).Div(whole, word(m.Q))
-		pre := m.Inv(remainder(quotient, m.Q))
-		c.pre, c.preShoup = append(c.pre, pre), append(c.preShoup, m.Shoup(pre))
+		c.pre = append(c.pre, m.Inv(remainder(quotient, m.Q)))
 	}
 	c.matrix = make([][]uint64, len(to.Moduli))
 	return c
@@ -67,7 +64,7 @@ func newExtend(from, to *ring.Ring) *conversion {
 		for _, m := range from.Moduli {
 			c.matrix[j] = append(c.matrix[j], remainder(new(big.Int).Div(whole, word(m.Q)), t.Q))
 		}
-		c.correction = append(c.correction, t.Neg(remainder(whole, t.Q)))
+		c.matrix[j] = append(c.matrix[j], t.Neg(remainder(whole, t.Q)))
 	}
 	return c
 }
@@ -80,6 +77,7 @@ func newScale(from, to *ring.Ring, a *big.Int, own bool) *conversion {
 		whole.Mul(whole, product(to))
 	}
 	c := newConversion(from, to, whole)
+	c.own = own
 	floors := make([]*big.Int, len(from.Moduli))
 	for i, m := range from.Moduli {
 		rest := new(big.Int)
@@ -91,11 +89,11 @@ func newScale(from, to *ring.Ring, a *big.Int, own bool) *conversion {
 		for i := range from.Moduli {
 			c.matrix[j] = append(c.matrix[j], remainder(floors[i], t.Q))
 		}
-		c.correction = append(c.correction, 1)
+		c.matrix[j] = append(c.matrix[j], 1)
 		if own {
 			// y_j·A/m_j = x_j·(M/m_j)^-1·(A/m_j) mod m_j.
 			y := t.Inv(remainder(new(big.Int).Div(whole, word(t.Q)), t.Q))
-			c.own = append(c.own, t.Mul(y, remainder(new(big.Int).Div(a, word(t.Q)), t.Q)))
+			c.matrix[j] = append(c.matrix[j], t.Mul(y, remainder(new(big.Int).Div(a, word(t.Q)), t.Q)))
 		}
 	}
 	return c
@@ -104,97 +102,41 @@ func newScale(from, to *ring.Ring, a *big.Int, own bool) *conversion {
 // block is the number of coefficients converted at once: y stays in the first cache.
 const block = 256
 
-// A strip is the intermediate of one block: y by source prime, v, and sums.
+// A strip is the intermediate of one block: y by source prime, and v·2^64 + rest.
 type strip struct {
-	y      [16][block]uint64
-	v      [block]uint64
-	hi, lo [block]uint64
+	y       [maxSource][block]uint64
+	v, rest [block]uint64
+	rows    [maxSource + 2][]uint64
 }
+
+// maxSource is the largest number of source primes, that of the largest set.
+const maxSource = 8
 
 // run converts coefficients from to from+block of in. Where own is set, same
 // holds the rows of the target basis in the source.
 func (c *conversion) run(s *strip, out, in, same ring.Poly, at int) {
-	c.prepare(s, in, at)
+	n := c.prepare(s, in, at)
+	s.rows[n] = s.v[:]
 	for j, m := range c.to.Moduli {
-		dst := out[j][at : at+block]
-		c.sum(s, j)
-		w := c.correction[j]
-		if c.own == nil {
-			for k := range dst {
-				h, l := bits.Mul64(s.v[k&(block-1)], w)
-				l, carry := bits.Add64(l, s.lo[k&(block-1)], 0)
-				dst[k] = m.Reduce(h+s.hi[k&(block-1)]+carry, l)
-			}
-			continue
+		terms := n + 1
+		if c.own {
+			s.rows[terms] = same[j][at : at+block]
+			terms++
 		}
-		x, o := same[j][at:at+block], c.own[j]
-		for k := range dst {
-			h, l := bits.Mul64(x[k&(block-1)], o)
-			l, carry := bits.Add64(l, s.lo[k&(block-1)], 0)
-			h += s.hi[k&(block-1)] + carry
-			l, carry = bits.Add64(l, s.v[k&(block-1)], 0)
-			dst[k] = m.Reduce(h+carry, l)
-		}
+		m.CombineRow(out[j][at:at+block], s.rows[:terms], c.matrix[j])
 	}
 }
 
-// prepare computes y and v; lo and hi hold the fixed-point sum besides.
-func (c *conversion) prepare(s *strip, in ring.Poly, at int) {
-	clear(s.hi[:])
-	for k := range s.lo {
-		s.lo[k] = 1 << 63 // one half
-	}
+// prepare computes y, v and the rest of its rounding, and returns the number of
+// source primes.
+func (c *conversion) prepare(s *strip, in ring.Poly, at int) int {
+	n := len(c.from.Moduli)
 	for i, m := range c.from.Moduli {
-		x, y := in[i][at:at+block], &s.y[i]
-		p, ps, f := c.pre[i], c.preShoup[i], c.fraction[i]
-		for k := range y {
-			z := m.MulShoup(x[k], p, ps)
-			y[k] = z
-			h, l := bits.Mul64(z, f)
-			var carry uint64
-			s.lo[k], carry = bits.Add64(s.lo[k], l, 0)
-			s.hi[k] += h + carry
-		}
+		s.rows[i] = s.y[i][:]
+		m.ScaleRow(s.rows[i], in[i][at:at+block], c.pre[i])
 	}
-	s.v = s.hi
-}
-
-// sum sets hi, lo to Σ y_i·matrix[j][i], below n·2^100.
-func (c *conversion) sum(s *strip, j int) {
-	clear(s.hi[:])
-	clear(s.lo[:])
-	w := c.matrix[j]
-	i := 0
-	for ; i+4 <= len(w); i += 4 {
-		sumFour(s, i, w[i], w[i+1], w[i+2], w[i+3])
-	}
-	for ; i < len(w); i++ {
-		y, x := &s.y[i], w[i]
-		for k := range y {
-			h, l := bits.Mul64(y[k], x)
-			var carry uint64
-			s.lo[k], carry = bits.Add64(s.lo[k], l, 0)
-			s.hi[k] += h + carry
-		}
-	}
-}
-
-func sumFour(s *strip, i int, w0, w1, w2, w3 uint64) {
-	y0, y1, y2, y3 := &s.y[i], &s.y[i+1], &s.y[i+2], &s.y[i+3]
-	for k := range y0 {
-		h0, l0 := bits.Mul64(y0[k], w0)
-		h1, l1 := bits.Mul64(y1[k], w1)
-		l0, carry := bits.Add64(l0, l1, 0)
-		h0 += h1 + carry
-		h1, l1 = bits.Mul64(y2[k], w2)
-		l0, carry = bits.Add64(l0, l1, 0)
-		h0 += h1 + carry
-		h1, l1 = bits.Mul64(y3[k], w3)
-		l0, carry = bits.Add64(l0, l1, 0)
-		h0 += h1 + carry
-		s.lo[k], carry = bits.Add64(s.lo[k], l0, 0)
-		s.hi[k] += h0 + carry
-	}
+	ring.FixedDot(s.v[:], s.rest[:], s.rows[:n], c.fraction)
+	return n
 }
 
 // levelTables are the conversions of one level: Q its modulus, B the product of

@@ -285,8 +285,8 @@ func decode(s *strip, message []uint64, phase ring.Poly, c *conversion, t *ring.
 		c.prepare(s, phase, at)
 		for k := range s.v {
 			message[at+k] = t.ReduceWord(s.v[k])
-			// lo is the fraction plus one half: |lo - 2^63|, maximum in constant time.
-			d := s.lo[k] - 1<<63
+			// rest is the fraction plus one half: |rest - 2^63|, maximum in constant time.
+			d := s.rest[k] - 1<<63
 			sign := uint64(int64(d) >> 63)
 			d = (d ^ sign) - sign
 			_, borrow := bits.Sub64(distance, d, 0)

@@ -27,6 +27,16 @@ func Sets() []Set { return []Set{Set4096, Set8192, Set16384} }
 
 func (s Set) String() string { return fmt.Sprintf("%d/%d", s.N, s.Bits) }
 
+// ParseSet reads what Set.String writes, of the sets on offer.
+func ParseSet(text string) (Set, error) {
+	for _, s := range Sets() {
+		if s.String() == text {
+			return s, nil
+		}
+	}
+	return Set{}, fmt.Errorf("%w: %.40q; take one of %v", ErrUnsupported, text, Sets())
+}
+
 // MaxBits returns the largest log2(Q·P) that the HomomorphicEncryption.org
 // standard (2018, table 1: classical attacks, uniform ternary secret, σ ≈ 3.2)
 // gives 128 bits of security at degree n, or 0 for a degree it does not list.

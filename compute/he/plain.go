@@ -76,6 +76,49 @@ func (x Int) String() string {
 	return text
 }
 
+// ParseInt reads a decimal integer, with a sign or without, of at most 126 bits. It
+// returns ErrRange for a larger one, ErrMalformed for anything else. Time depends on
+// the length of the text alone, but for errors.
+func ParseInt(text string) (Int, error) {
+	digits := text
+	if len(digits) > 0 && (digits[0] == '-' || digits[0] == '+') {
+		digits = digits[1:]
+	}
+	if len(digits) == 0 {
+		return Int{}, fmt.Errorf("%w: no digits", ErrMalformed)
+	}
+	var hi, lo, over, bad uint64
+	for i := range len(digits) {
+		d := uint64(digits[i]) - '0'
+		bad |= (9 - d) | d // the top bit says that it is no digit
+		over |= hi >> 59
+		h, l := bits.Mul64(lo, 10)
+		var carry uint64
+		lo, carry = bits.Add64(l, d, 0)
+		hi = hi*10 + h + carry
+	}
+	switch {
+	case bad>>63 != 0:
+		return Int{}, fmt.Errorf("%w: not a whole number", ErrMalformed)
+	case over|hi>>62 != 0:
+		return Int{}, fmt.Errorf("%w: more than 126 bits", ErrRange)
+	}
+	sign := uint64(0)
+	if text[0] == '-' {
+		sign = ^uint64(0)
+	}
+	lo, carry := bits.Add64(lo^sign, sign&1, 0)
+	return Int{int64((hi ^ sign) + carry), lo}, nil
+}
+
+// Less reports whether x < y, in constant time.
+func (x Int) Less(y Int) bool {
+	const top = 1 << 63 // turns signed order into unsigned
+	_, borrow := bits.Sub64(x.Lo, y.Lo, 0)
+	_, borrow = bits.Sub64(uint64(x.Hi)^top, uint64(y.Hi)^top, borrow)
+	return borrow == 1
+}
+
 // mod returns x mod m in constant time.
 func (x Int) mod(m *ring.Modulus) uint64 {
 	sign := uint64(x.Hi >> 63)
@@ -156,6 +199,12 @@ func (p *Parameters) EncodeCoefficients(values []int64) (*Plaintext, error) {
 	return p.encode(len(values), func(i int) Int { return NewInt(values[i]) }, false)
 }
 
+// EncodeConstant returns the plaintext with x in every slot: a polynomial of degree
+// 0, by which products add the least noise.
+func (p *Parameters) EncodeConstant(x Int) (*Plaintext, error) {
+	return p.encode(1, func(int) Int { return x }, false)
+}
+
 func (p *Parameters) encode(count int, value func(int) Int, slots bool) (*Plaintext, error) {
 	if slots {
 		if err := p.needSlots(); err != nil {
@@ -191,10 +240,9 @@ func (p *Parameters) encode(count int, value func(int) Int, slots bool) (*Plaint
 
 // within reports |x| ≤ limit.
 func (x Int) within(limit Int) bool {
-	less := func(a, b Int) bool { return a.Hi < b.Hi || a.Hi == b.Hi && a.Lo < b.Lo }
 	lo, borrow := bits.Sub64(0, limit.Lo, 0)
 	hi, _ := bits.Sub64(0, uint64(limit.Hi), borrow)
-	return !less(limit, x) && !less(x, Int{int64(hi), lo})
+	return !limit.Less(x) && !x.Less(Int{int64(hi), lo})
 }
 
 // slotIndex returns where the NTT modulo t has slot i: the value at ψ^(3^i) for

@@ -13,22 +13,24 @@ import (
 // bigOnPublic are the files and functions that may use math/big, each with public operands alone: primes, products of
 // primes, tables made of them.
 var bigOnPublic = map[string]string{
-	"ring/modulus.go": "IsPrime",
-	"convert.go":      "product word remainder newConversion newExtend newScale newLevelTables",
-	"plain.go":        "newPlainModulus",
+	"ring/modulus.go":  "IsPrime",
+	"convert.go":       "product word remainder newConversion newExtend newScale newLevelTables",
+	"plain.go":         "newPlainModulus",
+	"program/range.go": "all of it: ranges come from declared bounds, programs and numbers of rows",
 }
 
 // remainders are all uses of % in the package and those below, by file. None has a random or a secret operand: they
 // reduce indices, lengths and public primes. Random residues are drawn by rejection (Ring.Uniform) or by the high word
 // of a product (Source.Ternary).
 var remainders = map[string]string{
-	"keys.go":         "steps % half | ((steps % half) + half) % half",
-	"multiply.go":     "i % level | i % blocks",
-	"switch.go":       "i % level",
-	"plain.go":        "t % uint64(2*p.N()) | hi % digits",
-	"ring/modulus.go": "m.Q % order",
-	"ring/ntt.go":     "uint64(n) % m.Q | bits.Len(uint(t.n)) % 2",
-	"ring/source.go":  "bitLen % 64",
+	"keys.go":              "steps % half | ((steps % half) + half) % half",
+	"multiply.go":          "i % level | i % blocks",
+	"switch.go":            "i % level",
+	"plain.go":             "t % uint64(2*p.N()) | hi % digits",
+	"ring/modulus.go":      "m.Q % order",
+	"ring/ntt.go":          "uint64(n) % m.Q | bits.Len(uint(t.n)) % 2",
+	"ring/source.go":       "bitLen % 64",
+	"ring/vector_amd64.go": "uint64(two52) % m.Q | bits.Len(uint(t.n)) % 2 | length % 8 | len(hi) % 8",
 }
 
 // TestSourceKeepsItsPromises reads the source: no math/rand anywhere, no math/big on secrets, no remainder but those

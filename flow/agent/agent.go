@@ -102,10 +102,13 @@ func fail(agent string, kind Kind, format string, a ...any) *Error {
 	return &Error{agent, kind, fmt.Sprintf(format, a...)}
 }
 
+// maxName bounds the name of an artifact, in bytes.
+const maxName = 255
+
 // checkOutputs refuses what the spec does not declare, and names that are none.
 func checkOutputs(s Spec, outputs []Artifact) error {
 	for i, o := range outputs {
-		if !isLabel(o.Name, 255) || !isLabel(o.MediaType, 128) {
+		if !isLabel(o.Name, maxName) || !isLabel(o.MediaType, 128) {
 			return fail(s.Name, KindOutput, "outputs[%d] has a name or media type that is too long or has control characters", i)
 		}
 		if !slices.Contains(s.Outputs, o.Type) {
@@ -113,6 +116,22 @@ func checkOutputs(s Spec, outputs []Artifact) error {
 		}
 	}
 	return nil
+}
+
+// Label makes a file name that people or peers gave fit for an artifact: what is no character to be seen becomes '_', and
+// what is too long is cut.
+func Label(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) {
+			return '_'
+		}
+		return r
+	}, name)
+	for len(name) > maxName {
+		_, size := utf8.DecodeRuneInString(name) // from the front: the extension says what it is
+		name = name[size:]
+	}
+	return name
 }
 
 func isLabel(s string, longest int) bool {

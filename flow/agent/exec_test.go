@@ -298,19 +298,10 @@ func TestExecConcurrently(t *testing.T) {
 
 func TestExecRefusesNoStorageBesideSwap(t *testing.T) {
 	s, _ := newTestSet(t, map[string]Config{"sh": shell(answerOf + `x`)})
-	s.pool.swaps = swapsFile(t, "/dev/sda2 partition 8388604 0 -2\n")
+	s.pool.root = swapping(t)
 	_, err := get(t, s, "sh").Run(t.Context(), Task{NoStorage: true})
 	wantKind(t, err, KindRefused)
 	if _, err := get(t, s, "sh").Run(t.Context(), Task{NoExtraction: true}); err != nil {
 		t.Error(err)
 	}
-}
-
-func swapsFile(t *testing.T, devices string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "swaps")
-	if err := os.WriteFile(file, []byte("Filename Type Size Used Priority\n"+devices), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +97,7 @@ func (w *worker) run(ctx context.Context, m *message) (*message, error) {
 // again.
 type pool struct {
 	*processes
-	swaps string // file in which the kernel lists its swap devices
+	root string // under which the kernel's files about swap are
 
 	mu     sync.Mutex
 	fresh  []*worker
@@ -115,13 +114,9 @@ const (
 	readyWithin = 30 * time.Second // for a worker that is started in advance
 )
 
-func newPool() *pool { return &pool{processes: &processes{}, swaps: "/proc/swaps"} }
+func newPool() *pool { return &pool{processes: &processes{}, root: "/"} }
 
-// swapActive reports whether memory may be written to a swap device. What cannot be read is taken for yes.
-func (p *pool) swapActive() bool {
-	b, err := os.ReadFile(p.swaps)
-	return err != nil || bytes.Count(bytes.TrimSpace(b), []byte("\n")) > 0
-}
+func (p *pool) swapActive() bool { return swapActive(p.root) }
 
 // take returns a worker: an unused one for a restricted task, and one with locked memory if there is swap.
 func (p *pool) take(ctx context.Context, restricted bool) (*worker, error) {
@@ -244,7 +239,7 @@ func (p *pool) do(ctx context.Context, agent string, t Task, m *message) (*messa
 	return out, nil
 }
 
-const swapRefusal = "refused no-storage data: swap is active, to which its memory could be written; run swapoff -a, or for builtins give the service LimitMEMLOCK=infinity"
+const swapRefusal = "refused no-storage data: swap is active, to which its memory could be written; run swapoff -a, or start the node with MemorySwapMax=0 (" + WithoutSwap + "); for builtins LimitMEMLOCK=infinity does, too"
 
 // from is a failure as a worker tells it, in the words of which nothing is trusted.
 func (e *Error) from(agent string) *Error {

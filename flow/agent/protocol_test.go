@@ -39,6 +39,15 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+func TestLabel(t *testing.T) {
+	for in, want := range map[string]string{"": "", "lease.pdf": "lease.pdf", "ü & ?#.pdf": "ü & ?#.pdf", "new\nline\x1b[31m.pdf": "new_line_[31m.pdf", "bad\xff.pdf": "bad_.pdf",
+		strings.Repeat("ä", 200) + ".pdf": strings.Repeat("ä", 125) + ".pdf"} {
+		if got := Label(in); got != want || !isLabel(got, maxName) {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestReplyTooLong(t *testing.T) {
 	_, err := decodeReply(Spec{Name: "x"}, make([]byte, maxReply+1))
 	wantKind(t, err, KindFlood)

@@ -51,6 +51,13 @@ func take(name string) string {
 	return v
 }
 
+// Present reports whether there is one.
+func (s *Supervisor) Present() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil
+}
+
 // Ready says that the node serves. A supervisor that was told cannot be told that it does not.
 func (s *Supervisor) Ready(status string) error { return s.tell("READY=1\nSTATUS=" + oneLine(status)) }
 

@@ -74,12 +74,12 @@ type episode struct {
 	rng        *rand.Rand
 	agreements map[*Org]*flow.Agreement
 	runs       []*driven
-	ends       []fault // of what goes on
+	ends       []spell // of what goes on
 	happened   map[string]int
 }
 
-// A fault is what ends at a time, and how.
-type fault struct {
+// A spell is what ends at a time, and how.
+type spell struct {
 	at  time.Time
 	end func()
 }
@@ -155,7 +155,7 @@ func (e *episode) workflow(initiator *Org) string {
 
 // due ends what is over by now.
 func (e *episode) due(now time.Time) {
-	slices.SortStableFunc(e.ends, func(a, b fault) int { return a.at.Compare(b.at) })
+	slices.SortStableFunc(e.ends, func(a, b spell) int { return a.at.Compare(b.at) })
 	for len(e.ends) > 0 && !e.ends[0].at.After(now) {
 		end := e.ends[0].end
 		e.ends = e.ends[1:]
@@ -165,7 +165,7 @@ func (e *episode) due(now time.Time) {
 
 // lasts has end called after at most longest.
 func (e *episode) lasts(longest time.Duration, end func()) {
-	e.ends = append(e.ends, fault{time.Now().Add(time.Duration(e.rng.Int64N(int64(longest)))), end})
+	e.ends = append(e.ends, spell{time.Now().Add(time.Duration(e.rng.Int64N(int64(longest)))), end})
 }
 
 // happen does one thing by chance.

@@ -275,3 +275,37 @@ func TestDoctorDoesNotBelieveEverything(t *testing.T) {
 		}
 	})
 }
+
+// TestStatusNamesWhoIsAway has a member leave and come back, while the other wants something of it.
+func TestStatusNamesWhoIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2})
+		a, b := f.Orgs[0], f.Orgs[1]
+		status := func() node.Status {
+			st, err := a.Node.Status()
+			f.must(err)
+			return st
+		}
+		f.Wait("org-b", func() bool { return status().Peers[0].Lane == transport.LaneQUIC })
+		time.Sleep(5 * time.Second)
+		if st := status(); len(st.Alarms) != 0 || st.Peers[0].RTT == 0 || st.Peers[0].Shown == 0 || st.Peers[0].Since.IsZero() {
+			t.Errorf("%+v %+v", st.Alarms, st.Peers)
+		}
+		f.must(b.Stop())
+		_, err := a.Node.Renew(context.Background(), "tester", true, false)
+		f.must(err)
+		f.Wait("the alarm", func() bool {
+			st := status()
+			return st.Peers[0].Lane == "" && slices.ContainsFunc(st.Alarms, func(f node.Finding) bool { return f.Mend == "fednode doctor org-b" })
+		})
+		b.Start()
+		f.Wait("org-b again", func() bool { st := status(); return len(st.Alarms) == 0 && st.Peers[0].Lane != "" })
+		if _, err := b.Node.ProposeCharter(context.Background(), "tester", "charter.yaml", []byte(hastyCharter)); err != nil {
+			t.Fatal(err)
+		}
+		f.Wait("the task", func() bool {
+			tasks := status().Tasks
+			return len(tasks) == 1 && tasks[0].Kind == "charter" && tasks[0].Command == "fednode charter approve"
+		})
+	})
+}

@@ -411,7 +411,7 @@ func TestWithdrawalDeniesFromNowOn(t *testing.T) {
 		a := f.Agree(Gated)
 		run := f.Begin(a, "lease.txt", Lease)
 		f.awaitGate("")
-		if _, err := f.Orgs[1].Node.Engine.Withdraw(context.Background(), "tester", a.Hash, "contract ended"); err != nil {
+		if _, err := f.Orgs[1].Node.Engine.Withdraw(context.Background(), "tester", a.Hash, "contract\x1b[2J ended"); err != nil {
 			t.Fatal(err)
 		}
 		f.approveAtB(run.ID)
@@ -420,7 +420,7 @@ func TestWithdrawalDeniesFromNowOn(t *testing.T) {
 			t.Error("the run went on under an agreement that was withdrawn")
 		}
 		_, err := f.Orgs[0].Node.Engine.Start(context.Background(), "tester", a.Hash, flow.Input{MediaType: "text/plain", Data: []byte(Lease)}, "")
-		if err == nil || !strings.Contains(err.Error(), "withdrawn") {
+		if err == nil || !strings.Contains(err.Error(), "withdrawn (org-b: contract [2J ended)") {
 			t.Errorf("a new run: %v", err)
 		}
 		f.Verify()

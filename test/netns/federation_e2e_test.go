@@ -272,6 +272,12 @@ func TestDisk(t *testing.T) {
 	if out, err := l.try("org-b", "status"); err == nil || !strings.Contains(out, "✗ disk: 0 MiB free") {
 		t.Errorf("status on a full disk: %v\n%s", err, out)
 	}
+	if out, err := l.try("org-b", "doctor"); err == nil || !strings.Contains(out, "✗ disk ") || !strings.Contains(out, "→ make room") {
+		t.Errorf("doctor on a full disk: %v\n%s", err, out)
+	}
+	if out, err := l.try("org-a", "doctor", "org-b"); err == nil || !strings.Contains(out, "its disk may be full") && !strings.Contains(out, "✗ disk         not well") {
+		t.Errorf("doctor of the other end: %v\n%s", err, out)
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}

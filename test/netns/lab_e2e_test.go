@@ -46,9 +46,20 @@ type lab struct {
 	running map[transport.OrgID]*exec.Cmd
 }
 
-// newLab lays out n organisations, org-a, org-b and so on, and founds their federation. Of options, dir prepares an
-// organisation's data directory before it is made, and agents is YAML for its node.yaml.
+// newLab lays out n organisations and founds their federation. Of options, dir prepares an organisation's data directory
+// before it is made, and agents is YAML for its node.yaml.
 func newLab(t *testing.T, n int, options ...func(*Org, string)) *lab {
+	t.Helper()
+	l := layOut(t, n, options...)
+	if _, err := l.plan.Found(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// layOut lays out n organisations that have never met: org-a, org-b and so on, each with a namespace of its own on one
+// bridge, and known there as fed.a.org, fed.b.org and so on.
+func layOut(t *testing.T, n int, options ...func(*Org, string)) *lab {
 	t.Helper()
 	l := &lab{t: t, binary: binary(t), middle: fmt.Sprintf("fn%d", os.Getpid()), running: map[transport.OrgID]*exec.Cmd{}}
 	l.plan = Plan{Name: "e2e", Dir: t.TempDir()}
@@ -56,11 +67,16 @@ func newLab(t *testing.T, n int, options ...func(*Org, string)) *lab {
 	t.Cleanup(func() { l.ip("netns", "del", l.middle) })
 	l.ip("-n", l.middle, "link", "add", "br0", "type", "bridge")
 	l.ip("-n", l.middle, "link", "set", "br0", "up")
+	hosts := "127.0.0.1 localhost\n"
+	for i := range n {
+		hosts += fmt.Sprintf("%s %s\n", l.address(i), l.host(i))
+	}
 	for i := range n {
 		id := transport.OrgID("org-" + string(rune('a'+i)))
 		space := l.space(id)
 		l.ip("netns", "add", space)
 		t.Cleanup(func() { l.ip("netns", "del", space) })
+		l.etc(space, "hosts", hosts)
 		l.ip("-n", space, "link", "set", "lo", "up")
 		l.ip("-n", l.middle, "link", "add", l.port(id), "type", "veth", "peer", "name", "eth0", "netns", space)
 		l.ip("-n", l.middle, "link", "set", l.port(id), "master", "br0", "up")
@@ -72,12 +88,20 @@ func newLab(t *testing.T, n int, options ...func(*Org, string)) *lab {
 		}
 		l.plan.Orgs = append(l.plan.Orgs, o)
 	}
-	if _, err := l.plan.Found(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return l
 }
 
+// etc makes a file of /etc that ip-netns(8) shows to whoever runs in a namespace.
+func (l *lab) etc(space, name, text string) {
+	l.t.Helper()
+	dir := filepath.Join("/etc/netns", space)
+	l.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lab) host(i int) string                    { return "fed." + string(rune('a'+i)) + ".org" }
 func (l *lab) address(i int) netip.Addr             { return netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)}) }
 func (l *lab) space(id transport.OrgID) string      { return l.middle + "-" + string(id) }
 func (l *lab) port(id transport.OrgID) string       { return "to-" + string(id) }
@@ -241,7 +265,13 @@ func (l *lab) agree(definition string) (hash string) {
 	l.ask(&submitted, "org-a", "flow", "submit", definition)
 	hash = submitted.Agreement.Hash
 	for _, o := range l.plan.Orgs[1:] {
-		l.must(o.ID, "flow", "accept", hash)
+		l.await("the agreement at "+string(o.ID), func() bool {
+			out, err := l.try(o.ID, "flow", "accept", hash)
+			if err != nil && !strings.Contains(out, "not found") {
+				l.t.Fatalf("%s accepts: %v\n%s", o.ID, err, out)
+			}
+			return err == nil
+		})
 	}
 	l.await("agreement in force", func() bool { return strings.Contains(l.must("org-a", "flow", "list", "--agreements"), "in-force") })
 	return hash

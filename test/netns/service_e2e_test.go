@@ -137,6 +137,8 @@ func TestService(t *testing.T) {
 	if out, err := exec.Command(program, "-D", data, "status").CombinedOutput(); err != nil || !strings.Contains(string(out), "org-a (org-a-1) in e2e") {
 		t.Errorf("%v: %s", err, out)
 	}
+	// Its agents work, in workers that are that user's too.
+	agrees(t, program, data, root)
 	// A node that stands still is silent, and one that goes on is heard again.
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -161,6 +163,43 @@ func TestService(t *testing.T) {
 		t.Errorf("%v:\n%s", err, log.String())
 	}
 }
+
+// agrees has a node of one organisation do a workflow alone.
+func agrees(t *testing.T, program, data, dir string) {
+	t.Helper()
+	do := func(args ...string) string {
+		out, err := exec.Command(program, append([]string{"-D", data}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("fednode %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	workflow, input := filepath.Join(dir, "workflow.yaml"), filepath.Join(dir, "lease.txt")
+	for path, text := range map[string]string{workflow: alone, input: letter} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("flow", "submit", workflow)
+	do("flow", "run", "alone", "--input", input, "--watch")
+	if out := do("flow", "list"); !strings.Contains(out, "completed") {
+		t.Errorf("the run has not completed:\n%s", out)
+	}
+}
+
+const alone = `name: alone
+version: 1.0.0
+type: federated
+participants:
+  - {id: org-a, role: initiator}
+workflow:
+  steps:
+    - {id: upload, organization: org-a, agent: document-uploader, next: classify}
+    - {id: classify, organization: org-a, agent: document-classifier, next: pii}
+    - {id: pii, organization: org-a, agent: pii-detector, next: null}
+governance:
+  data_sharing: []
+`
 
 // TestUnit has systemd read the unit.
 func TestUnit(t *testing.T) {

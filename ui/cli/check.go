@@ -24,7 +24,7 @@ Exits 0 if there are only warnings.`,
 				r, err := checkFile(name)
 				if err != nil {
 					failed = true
-					fmt.Fprintf(a.err, "fednode: %v\n", err)
+					fmt.Fprintln(a.err, "fednode:", cleanLines(err.Error()))
 					continue
 				}
 				failed = failed || r.Failed()

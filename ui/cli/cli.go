@@ -76,12 +76,12 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		fmt.Fprintln(errw, "fednode: interrupted")
 		return exitFailed
 	case errors.As(err, &m), errors.As(err, &p) && p.Code == "misuse":
-		fmt.Fprintln(errw, "fednode:", err)
+		fmt.Fprintln(errw, "fednode:", cleanLines(err.Error()))
 		return exitMisuse
 	case errors.Is(err, errSilent):
 		return exitFailed
 	}
-	fmt.Fprintln(errw, "fednode:", err)
+	fmt.Fprintln(errw, "fednode:", cleanLines(err.Error()))
 	return exitFailed
 }
 
@@ -126,8 +126,8 @@ Start with:  fednode demo, then fednode init or fednode join`,
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "output format: table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("directory")
-	root.AddCommand(a.init(), a.invite(), a.join(), a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.ca(), a.check(), a.apply(), a.flow(), a.policy(), a.audit(),
-		a.agents(), a.demo(), a.version(), a.man())
+	root.AddCommand(a.init(), a.invite(), a.join(), a.runCommand(), a.status(), a.doctor(), a.members(), a.charter(), a.ca(), a.check(),
+		a.apply(), a.flow(), a.policy(), a.audit(), a.agents(), a.he(), a.demo(), a.version(), a.man())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd() // now, so that it is held to what the others are
 	for _, c := range root.Commands() {

@@ -136,14 +136,20 @@ func (s *traceScanner) search(root, dir string) (files int, traces []trace, err 
 	return files, traces, err
 }
 
+// unreadable reports whether an agent failed of the document, as it would have at the node that runs it.
+func unreadable(err error) bool {
+	e := new(agent.Error)
+	return errors.As(err, &e) && (e.Kind == agent.KindInput || e.Kind == agent.KindCrashed)
+}
+
 // addDocument makes the scanner look for a document: its bytes as they came, the text in it, what classifier and
 // detector make of it, and each thing that the detector found. Documents are read in confined workers, as by the nodes;
-// of one that can't be read only the bytes are looked for.
+// of one that an agent can't read, what that agent would make is not looked for, since nobody can have it.
 func (s *traceScanner) addDocument(ctx context.Context, agents *agent.Set, doc document) error {
 	s.add(source{doc.name, ""}, doc.data)
-	in := agent.Artifact{Type: builtin.Document, Name: doc.name, MediaType: mediaType(doc.name), Data: doc.data}
+	in := agent.Artifact{Type: builtin.Document, Name: agent.Label(doc.name), MediaType: mediaType(doc.name), Data: doc.data}
 	text, err := agents.ExtractText(ctx, in)
-	if unreadable := new(agent.Error); errors.As(err, &unreadable) && unreadable.Kind == agent.KindInput {
+	if unreadable(err) {
 		return nil
 	} else if err != nil {
 		return err
@@ -154,8 +160,10 @@ func (s *traceScanner) addDocument(ctx context.Context, agents *agent.Set, doc d
 		if !ok {
 			return fmt.Errorf("there is no agent %s", name)
 		}
-		res, err := a.Run(ctx, agent.Task{Inputs: []agent.Artifact{in}, NoStorage: true, NoExtraction: true})
-		if err != nil {
+		res, err := a.Run(ctx, agent.Task{Inputs: []agent.Artifact{in}, NoExtraction: true}) // this process has the document anyhow
+		if unreadable(err) {
+			continue
+		} else if err != nil {
 			return err
 		}
 		for _, out := range res.Outputs {

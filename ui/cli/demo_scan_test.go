@@ -148,3 +148,16 @@ func TestScanLooksForWhatCannotBeRead(t *testing.T) {
 		t.Errorf("%d windows, want %d at most", len(s.windows), most)
 	}
 }
+
+// TestScanOfWhatAnAgentRefuses: a document that the detector can't take keeps no other from being looked for.
+func TestScanOfWhatAnAgentRefuses(t *testing.T) {
+	flood := strings.Repeat("a@example.org ", 100_001)
+	s := scannerOf(t, []document{{name: "flood.txt", data: []byte(flood)}, {name: "junk.pdf", data: []byte("no PDF, and longer than what is passed over as too short to tell")}})
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "kept"), []byte(flood), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, traces, err := s.search(dir, dir); err != nil || len(traces) == 0 {
+		t.Errorf("the text of flood.txt is not found: %v, %v", traces, err)
+	}
+}

@@ -164,7 +164,7 @@ func TestTextsNameOnlyWhatExists(t *testing.T) {
 func joinContinued(text string) string { return strings.ReplaceAll(text, "\\\n", " ") }
 
 // groupRE finds a command that only groups others, and the word after it.
-var groupRE = regexp.MustCompile(`fednode (flow|audit|members|agents|policy) ([a-z]+)`)
+var groupRE = regexp.MustCompile(`fednode (flow|audit|members|agents|policy|he) ([a-z]+)`)
 
 // TestMendsNameCommandsThatExist reads the commands that the program tells its users to run.
 func TestMendsNameCommandsThatExist(t *testing.T) {

@@ -72,7 +72,9 @@ func (a *app) serve(ctx context.Context) error {
 		return err
 	}
 	log.Info("serving", "federation", st.Federation, "listen", st.Listen, "version", st.Version, "members", st.Members)
-	g.Go(func() error { return a.report(gctx, n, supervisor, log) })
+	if supervisor.Present() {
+		g.Go(func() error { return a.report(gctx, n, supervisor, log) })
+	}
 	err = g.Wait()
 	log.Info("stopped")
 	return err

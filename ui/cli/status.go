@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -10,20 +11,32 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fednode/node"
 	"fednode/ui"
 )
 
+// watchEvery is how often a status that is watched is asked for.
+const watchEvery = 2 * time.Second
+
 func (a *app) status() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Show the node at a glance", Args: cobra.NoArgs,
-		Long:    "One screen: federation, members, ledger, agreements, runs and what waits for you. Exits 1 if the node is unhealthy.",
-		Example: "  fednode status\n  fednode status --output json",
+	var watch bool
+	c := &cobra.Command{Use: "status", Short: "Show the node at a glance", Args: cobra.NoArgs,
+		Long: `One screen: what is wrong and how to mend it, what waits for you, the members and how they are reached, runs, ledger and
+governance. Exits 1 if the node is unhealthy. With --watch it stays and shows the newest every two seconds, also over
+restarts of the node, until interrupted: on a terminal in place, else block after block, with --output json one object a
+line.`,
+		Example: "  fednode status\n  fednode status --watch\n  fednode status --output json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl := a.client()
+			if watch {
+				a.watchStatus(c.Context(), cl.Status)
+				return nil
+			}
 			st, err := cl.Status(c.Context())
 			if err != nil {
 				return err
 			}
-			if err := a.print(st, func(w io.Writer) { a.printStatus(w, st) }); err != nil {
+			if err := a.print(st, func(w io.Writer) { a.printStatus(w, st, time.Now()) }); err != nil {
 				return err
 			}
 			if st.Health.Status != "healthy" {
@@ -31,9 +44,12 @@ func (a *app) status() *cobra.Command {
 			}
 			return nil
 		}}
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "stay, and show the newest every two seconds")
+	return c
 }
 
-func (a *app) printStatus(w io.Writer, st ui.Status) {
+// printStatus shows a status as of now.
+func (a *app) printStatus(w io.Writer, st ui.Status, now time.Time) {
 	p := a.paint()
 	health := p.good("✓ healthy")
 	if st.Health.Status != "healthy" {
@@ -41,32 +57,55 @@ func (a *app) printStatus(w io.Writer, st ui.Status) {
 	}
 	fmt.Fprintf(w, "%s (%s) in %s  %s\n", st.Organization, st.Instance, clean(st.Federation), health)
 	for _, name := range slices.Sorted(maps.Keys(st.Health.Checks)) {
-		if text := st.Health.Checks[name]; text != "ok" {
-			fmt.Fprintf(w, "  %s %s: %s\n", p.bad("✗"), name, text)
+		alarmed := slices.ContainsFunc(st.Alarms, func(f node.Finding) bool { return f.Check == name })
+		if text := st.Health.Checks[name]; text != "ok" && !alarmed {
+			fmt.Fprintf(w, "%s %s: %s\n", p.bad("✗"), name, text)
 		}
 	}
+	for _, f := range st.Alarms {
+		mark := p.bad("✗")
+		if f.State != node.FindingProblem {
+			mark = p.warn("!")
+		}
+		fmt.Fprintf(w, "%s %s: %s\n    → %s\n", mark, f.Check, clean(f.Text), clean(f.Mend))
+	}
+	a.printTasks(w, st.Tasks)
+	a.printPeers(w, st.Peers, now)
 	rows(w, [][]string{
-		{"federation", fmt.Sprintf("%s  %s, chair %s", short(st.FederationID), plural(st.Members, "member"), st.Chair)},
-		{"listens", fmt.Sprintf("%s udp, since %s, fednode %s", st.Listen, st.Started.Local().Format(time.DateTime), st.Version)},
-		{"certificate", "renewed by itself, valid until " + st.Certificate.Local().Format(time.DateTime)},
-		{"ledger", fmt.Sprintf("%d entries, root %s", st.Log.Size, short(st.Log.Root))},
-		{"governance", governanceLine(st)},
-		{"agreements", counts(st.Agreements)},
 		{"runs", counts(st.Runs)},
+		{"agreements", counts(st.Agreements)},
 		{"artifacts", fmt.Sprintf("%d sealed on disk, %d in memory only", st.OnDisk, st.InMemory)},
-		{"disk", fmt.Sprintf("%.1f GiB free", float64(st.FreeDisk)/(1<<30))},
+		{"ledger", ledgerLine(st)},
+		{"governance", governanceLine(st, now)},
+		{"federation", fmt.Sprintf("%s  %s, chair %s", short(st.FederationID), plural(st.Members, "member"), st.Chair)},
+		{"certificate", fmt.Sprintf("renewed by itself, valid for %s, until %s", span(st.Certificate.Sub(now)), st.Certificate.Local().Format(time.DateTime))},
+		{"listens", fmt.Sprintf("%s udp and tcp, up %s, fednode %s", st.Listen, span(now.Sub(st.Started)), st.Version)},
+		{"disk", room(st.FreeDisk) + " free"},
 	})
-	if st.Evidence > 0 {
-		fmt.Fprintf(w, "%s evidence that a member's log was rolled back or forked: %s\n", p.bad("✗"), plural(st.Evidence, "piece"))
-	}
-	if st.Candidates > 0 {
-		fmt.Fprintf(w, "%s %d records or charters wait for your approval: fednode members list\n", p.warn("!"), st.Candidates)
-	}
-	if st.Waiting > 0 {
-		fmt.Fprintf(w, "%s %s for your approval: fednode flow list\n", p.warn("!"), waiting(st.Waiting, "step"))
-	}
-	if n := st.Agreements["pending"]; n > 0 {
-		fmt.Fprintf(w, "%s %s for your signature: fednode flow list --agreements\n", p.warn("!"), waiting(n, "agreement"))
+}
+
+// printTasks names what waits for a human: the command where there is one thing of a kind, a list where there are more.
+func (a *app) printTasks(w io.Writer, tasks []node.Task) {
+	p := a.paint()
+	for _, k := range []struct{ kind, what, list string }{
+		{"step", "approval", "fednode flow list"},
+		{"agreement", "signature", "fednode flow list --agreements"},
+		{"record", "approval", "fednode members list"},
+		{"charter", "approval", "fednode members list"},
+	} {
+		of := slices.Collect(func(yield func(node.Task) bool) {
+			for _, t := range tasks {
+				if t.Kind == k.kind && !yield(t) {
+					return
+				}
+			}
+		})
+		switch {
+		case len(of) == 1:
+			fmt.Fprintf(w, "%s %s for your %s (%s): %s\n", p.warn("!"), waiting(1, k.kind), k.what, clean(of[0].Text), clean(of[0].Command))
+		case len(of) > 1:
+			fmt.Fprintf(w, "%s %s for your %s: %s\n", p.warn("!"), waiting(len(of), k.kind), k.what, k.list)
+		}
 	}
 }
 
@@ -77,16 +116,84 @@ func waiting(n int, thing string) string {
 	return plural(n, thing) + " wait"
 }
 
-func governanceLine(st ui.Status) string {
+// printPeers shows how the other members are reached.
+func (a *app) printPeers(w io.Writer, peers []node.Peer, now time.Time) {
+	if len(peers) == 0 {
+		return
+	}
+	lines := [][]string{{"MEMBER", "LANE", "RTT", "REACHED", "OUR LOG", "ITS LOG"}}
+	for _, p := range peers {
+		lane, rtt, reached := "-", "-", "not since the start"
+		switch {
+		case p.Suspended:
+			reached = "suspended here"
+		case p.Lane != "":
+			lane, reached = string(p.Lane), "now, for "+span(now.Sub(p.Since))
+		case !p.Failed.IsZero():
+			reached = "not for " + span(now.Sub(p.Failed))
+		case !p.Last.IsZero():
+			reached = span(now.Sub(p.Last)) + " ago, idle"
+		}
+		if lane != "-" && p.RTT > 0 {
+			rtt = fmt.Sprintf("%.1f ms", float64(p.RTT)/1e6)
+		}
+		name := string(p.ID)
+		if p.Chair {
+			name += " (chair)"
+		}
+		lines = append(lines, []string{name, lane, rtt, reached, fmt.Sprintf("has seen %d", p.Shown), fmt.Sprintf("%d seen", p.Seen)})
+	}
+	rows(w, lines)
+}
+
+// ledgerLine says how much of the own log others have seen.
+func ledgerLine(st ui.Status) string {
+	seen := int64(0)
+	for _, p := range st.Peers {
+		seen = max(seen, p.Shown)
+	}
+	line := plural(st.Log.Size, "entry")
+	if st.Log.Size != 1 {
+		line = fmt.Sprintf("%d entries", st.Log.Size)
+	}
+	if len(st.Peers) > 0 {
+		line += fmt.Sprintf(", %d observed by others", seen)
+	}
+	return line + ", root " + short(st.Log.Root)
+}
+
+func governanceLine(st ui.Status, now time.Time) string {
 	g := st.Governance
-	line := fmt.Sprintf("%d entries, root %s", g.Size, short(g.Root))
+	line := fmt.Sprintf("%d entries, cosigned %d/%d, root %s", g.Size, g.Cosigned, st.Members, short(g.Root))
 	if !g.Confirmed.IsZero() {
-		line += ", confirmed by a quorum " + g.Confirmed.Local().Format(time.DateTime)
+		line += fmt.Sprintf(", confirmed by a quorum %s ago", span(now.Sub(g.Confirmed)))
 	}
 	if g.InFlight != "" {
 		line += "; a change is " + g.InFlight
 	}
 	return line
+}
+
+// span shows a duration in its two largest units at most.
+func span(d time.Duration) string {
+	d = max(d, 0)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// room shows a number of bytes.
+func room(n uint64) string {
+	if n < 1<<30 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
 func counts(m map[string]int) string {
@@ -98,4 +205,41 @@ func counts(m map[string]int) string {
 		parts = append(parts, fmt.Sprintf("%d %s", m[state], state))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// watchStatus shows one status after the other until ctx ends. A node that is away is said to be.
+func (a *app) watchStatus(ctx context.Context, fetch func(context.Context) (ui.Status, error)) {
+	s := newScreen(a)
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		st, err := fetch(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		now := time.Now()
+		switch {
+		case a.output == "json" && err != nil:
+			s.line(struct {
+				Time  time.Time `json:"time"`
+				Error string    `json:"error"`
+			}{now, err.Error()})
+		case a.output == "json":
+			s.line(st)
+		default:
+			s.show(func(w io.Writer) {
+				fmt.Fprintln(w, a.paint().dim(now.Local().Format(time.DateTime)))
+				if err != nil {
+					fmt.Fprintf(w, "%s %s\n", a.paint().bad("✗"), err)
+					return
+				}
+				a.printStatus(w, st, now)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
 }

@@ -15,7 +15,9 @@
 //   - Every function that touches residues is constant time in their values: no
 //     branch and no index depends on one. The one exception is Uniform, whose
 //     output is public by definition (masks, common reference strings).
-//   - Results are the same bytes on every platform, with and without assembly.
+//   - Results are the same bytes on every platform, with and without assembly. On
+//     amd64 with AVX512-IFMA, found at run time, rows of primes of at most 50 bits
+//     are computed eight residues at a time; the build tag purego leaves that out.
 //   - Rows are fully reduced, in [0, q), wherever a function's doc says nothing
 //     else.
 //   - The same seed, label and ring give the same polynomial for good: seeds

@@ -18,6 +18,8 @@ type Modulus struct {
 	shift uint   // Bits-3
 	mu    uint64 // ⌊2^(Bits+61)/Q⌋
 	one   uint64 // ⌊2^64/Q⌋, the Shoup quotient of 1
+
+	vector vectorConstants
 }
 
 // NewModulus returns the modulus q, an odd prime of at most MaxBits bits.
@@ -32,7 +34,9 @@ func NewModulus(q uint64) (*Modulus, error) {
 	// 2^(k+61) = 2^(k-3) · 2^64, and 2^(k-3) < q, as Div64 wants it.
 	mu, _ := bits.Div64(1<<(k-3), 0, q)
 	one, _ := bits.Div64(1, 0, q)
-	return &Modulus{Q: q, Bits: k, shift: uint(k - 3), mu: mu, one: one}, nil
+	m := &Modulus{Q: q, Bits: k, shift: uint(k - 3), mu: mu, one: one}
+	m.vector = newVectorConstants(m)
+	return m, nil
 }
 
 // IsPrime reports whether q is prime; exact for every 64-bit q (Baillie–PSW).

@@ -257,3 +257,79 @@ func FuzzRows(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSums holds weighted sums and multiples of rows, by whatever this processor uses, against the plain ones, at the
+// edges of what they take too.
+func FuzzSums(f *testing.F) {
+	for _, bitLen := range []uint8{27, 36, 44, 49, 50, 51, 60} {
+		f.Add(bitLen, uint8(9), uint64(bitLen), false)
+		f.Add(bitLen, uint8(16), uint64(bitLen), true)
+	}
+	f.Fuzz(func(t *testing.T, bitLen, terms uint8, seed uint64, edge bool) {
+		const n = 520 // two blocks and a bit
+		primes, err := Primes(20+int(bitLen)%41, 1024, 1)
+		if err != nil {
+			return
+		}
+		m, err := NewModulus(primes[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := words(seed)
+		var rows [][]uint64
+		var weights, fractions []uint64
+		for range 1 + int(terms)%vectorTermsTested {
+			row := w.row(n, 1<<50)
+			weight, fraction := w.below(m.Q), w.next()
+			if edge {
+				row[0], row[n-1], weight, fraction = 1<<50-1, 1<<50-1, m.Q-1, ^uint64(0)
+			}
+			rows, weights, fractions = append(rows, row), append(weights, weight), append(fractions, fraction)
+		}
+		got, want := make([]uint64, n), make([]uint64, n)
+		m.CombineRow(got, rows, weights)
+		m.plainCombine(want, rows, weights)
+		if !slices.Equal(got, want) {
+			t.Fatalf("q=%d: the weighted sum of %d rows differs from the plain one", m.Q, len(rows))
+		}
+		for j, x := range []int{0, n - 1} {
+			var sum big.Int
+			for i := range rows {
+				sum.Add(&sum, new(big.Int).Mul(new(big.Int).SetUint64(rows[i][x]), new(big.Int).SetUint64(weights[i])))
+			}
+			if sum.Mod(&sum, new(big.Int).SetUint64(m.Q)).Uint64() != want[x] {
+				t.Fatalf("q=%d: weighted sum %d of %d rows is wrong", m.Q, j, len(rows))
+			}
+		}
+		rest, plainRest := make([]uint64, n), make([]uint64, n)
+		FixedDot(got, rest, rows, fractions)
+		plainFixed(want, plainRest, rows, fractions)
+		if !slices.Equal(got, want) || !slices.Equal(rest, plainRest) {
+			t.Fatalf("the fixed-point sum of %d rows differs from the plain one", len(rows))
+		}
+		four := w.row(n, 4*m.Q)
+		four[0] = 4*m.Q - 1
+		m.ScaleRow(got, four, weights[0])
+		for j, x := range four {
+			if want := m.MulShoup(x, weights[0], m.Shoup(weights[0])); got[j] != want {
+				t.Fatalf("q=%d: multiple %d is %d, want %d", m.Q, j, got[j], want)
+			}
+		}
+		m.DotRow(got, [][]uint64{weightsRow(weights[0], n)}, [][]uint64{weightsRow(m.Q-1, n)})
+		m.plainDot(want, [][]uint64{weightsRow(weights[0], n)}, [][]uint64{weightsRow(m.Q-1, n)})
+		if !slices.Equal(got, want) {
+			t.Fatalf("q=%d: a product differs from the plain one", m.Q)
+		}
+	})
+}
+
+// vectorTermsTested is one more than the assembly takes.
+const vectorTermsTested = 17
+
+func weightsRow(x uint64, n int) []uint64 {
+	out := make([]uint64, n)
+	for i := range out {
+		out[i] = x
+	}
+	return out
+}

@@ -1,0 +1,113 @@
+package fed
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fednode/flow"
+	"fednode/transport"
+)
+
+// state is how far an agreement is at o; "" if it does not know it.
+func (o *Org) state(hash string) flow.AgreementState {
+	a, err := o.Node.Engine.Agreement(hash)
+	if err != nil {
+		return ""
+	}
+	return a.State
+}
+
+// TestWhoIsAbsentIsToldLater has every message about an agreement find its recipient away, and its sender crash before the
+// recipient is back: all are told all the same, and nobody does anything for it.
+func TestWhoIsAbsentIsToldLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{})
+		a, b, c := f.Orgs[0], f.Orgs[1], f.Orgs[2]
+		ctx := context.Background()
+		d, err := flow.ParseDefinition("workflow.yaml", []byte(Workflow))
+		f.must(err)
+		back := func(sender *Org, away ...*Org) {
+			sender.Crash()
+			sender.Start()
+			for _, o := range away {
+				f.Network.Cut(sender, o, false)
+			}
+		}
+
+		f.Network.Cut(a, b, true)
+		f.Network.Cut(a, c, true)
+		agreed, err := a.Node.Engine.Submit(ctx, "tester", d)
+		if err == nil || agreed == nil {
+			t.Fatalf("proposed to nobody: %v", err)
+		}
+		back(a, b, c)
+		hash := agreed.Hash
+		f.Wait("the proposal at org-b and org-c", func() bool { return b.state(hash) == flow.Pending && c.state(hash) == flow.Pending })
+
+		f.Network.Cut(a, b, true)
+		if _, err := b.Node.Engine.Accept(ctx, "tester", hash); err == nil {
+			t.Fatal("org-b could tell org-a")
+		}
+		back(b, a)
+		f.Wait("org-b's signature at org-a", func() bool {
+			at, err := a.Node.Engine.Agreement(hash)
+			f.must(err)
+			n, _ := at.Signed()
+			return n == 2
+		})
+
+		f.Network.Cut(a, b, true)
+		_, err = c.Node.Engine.Accept(ctx, "tester", hash)
+		f.must(err)
+		f.Wait("in force at org-c", func() bool { return c.state(hash) == flow.InForce })
+		if s := b.state(hash); s != flow.Accepted {
+			t.Fatalf("%s at org-b, which nobody told", s)
+		}
+		back(a, b)
+		f.Wait("in force at org-b", func() bool { return b.state(hash) == flow.InForce })
+
+		f.Network.Cut(a, c, true)
+		if _, err := a.Node.Engine.Withdraw(ctx, "tester", hash, "over"); err == nil {
+			t.Fatal("org-a could tell org-c")
+		}
+		if s := b.state(hash); s != flow.Withdrawn {
+			t.Fatalf("%s at org-b, which is there", s)
+		}
+		back(a, c)
+		f.Wait("withdrawn at org-c", func() bool { return c.state(hash) == flow.Withdrawn })
+		for _, o := range f.Orgs {
+			if n := len(o.entries(t, "agreement-in-force", "")); n != 1 {
+				t.Errorf("%s recorded %d times that the agreement is in force", o.ID, n)
+			}
+		}
+		f.Verify()
+	})
+}
+
+// TestARefusedProposalIsNotRepeated leaves alone whoever has answered, whatever the answer.
+func TestARefusedProposalIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2, Hostile: map[int]bool{1: true}, Handlers: func(_ *Org, n *Hostile) {
+			n.Handle("agreement-proposal", func(ctx context.Context, r *transport.Request) error {
+				return r.Reply(ctx, object{"state": "refused", "reason": "not with us"}, transport.ReplyOptions{}, nil)
+			})
+		}})
+		d, err := flow.ParseDefinition("workflow.yaml", []byte(short))
+		f.must(err)
+		if _, err := f.Orgs[0].Node.Engine.Submit(context.Background(), "tester", d); err == nil {
+			t.Fatal("nobody says that it was refused")
+		}
+		time.Sleep(time.Hour)
+		proposed := 0
+		for _, e := range f.Orgs[0].entries(t, "request-sent", "") {
+			if e.Action == "propose" {
+				proposed++
+			}
+		}
+		if proposed != 1 {
+			t.Errorf("org-a proposed %d times in an hour", proposed)
+		}
+	})
+}
