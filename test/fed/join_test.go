@@ -396,6 +396,10 @@ func TestJoinSurvivesCrashes(t *testing.T) {
 		hash := f.asked(b.met(i.Token)).Hash // an answer that the joiner never gets to see
 		a.Crash()
 		a.Start()
+		time.Sleep(time.Minute)
+		if all := a.Node.Candidates(); len(all) != 1 || all[0].Waiting != "" {
+			t.Errorf("the chair waits for %+v", all)
+		}
 		b.reopen()
 		j, err := b.Join("")
 		f.must(err)
