@@ -297,6 +297,9 @@ const (
 func (j *joinCommand) await(ctx context.Context, joiner *node.Joiner, m *node.Meeting) (member bool, err error) {
 	p, last := j.paint(), ""
 	say := func(text string) {
+		if last == "" {
+			fmt.Fprintf(j.notes(), "%s\n", p.dim("  whoever approves sees the root of "+string(joiner.Record().OrganizationID)+", sha256 "+joiner.RootSHA256()+": let them compare"))
+		}
 		if text != last {
 			fmt.Fprintf(j.notes(), "%s %s (Ctrl-C is safe; run again to resume)\n", p.warn("…"), text)
 		}
