@@ -50,6 +50,16 @@ type frame struct {
 	label     string
 	payload   []byte
 	signature []byte // of signed kinds
+	sum       *[32]byte
+}
+
+// digest returns the SHA-256 of the payload, computed once.
+func (f *frame) digest() [32]byte {
+	if f.sum == nil {
+		sum := sha256.Sum256(f.payload)
+		f.sum = &sum
+	}
+	return *f.sum
 }
 
 var errFrame = errors.New("not a frame of this version")
@@ -79,7 +89,7 @@ func (f *frame) signedText(recipient int, payload [32]byte) []byte {
 }
 
 func (f *frame) verify(key ed25519.PublicKey, recipient int) bool {
-	return ed25519.Verify(key, f.signedText(recipient, sha256.Sum256(f.payload)), f.signature)
+	return ed25519.Verify(key, f.signedText(recipient, f.digest()), f.signature)
 }
 
 // parseFrame takes a frame apart; payload and signature are not copied.

@@ -81,7 +81,7 @@ const recordSize = sha256.Size + ed25519.SignatureSize
 func (s *Session) echo(ctx context.Context, label string, heard []*frame) error {
 	var list []byte
 	for _, f := range heard {
-		digest := sha256.Sum256(f.payload)
+		digest := f.digest()
 		list = append(append(list, digest[:]...), f.signature...)
 	}
 	own := sha256.Sum256(list)

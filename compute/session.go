@@ -107,9 +107,6 @@ func (s *Session) binding() []byte {
 // ID identifies the session: nobody alone can have it come out as another's.
 func (s *Session) ID() [32]byte { return s.id }
 
-// Name returns the session's name.
-func (s *Session) Name() string { return s.config.Name }
-
 // Roster returns the parties, not to be changed.
 func (s *Session) Roster() Roster { return s.config.Roster }
 
@@ -309,7 +306,7 @@ func (s *Session) newFrame(k kind, label string, recipient int, payload []byte) 
 		return f, nil
 	}
 	var err error
-	f.signature, err = s.config.Key.Sign(rand.Reader, f.signedText(recipient, sha256.Sum256(payload)), crypto.Hash(0))
+	f.signature, err = s.config.Key.Sign(rand.Reader, f.signedText(recipient, f.digest()), crypto.Hash(0))
 	if err == nil && len(f.signature) != ed25519.SignatureSize {
 		err = fmt.Errorf("%w: the signing key makes signatures of %d bytes", ErrRoster, len(f.signature))
 	}

@@ -10,10 +10,6 @@ import (
 // This file is for protocols that make keys and ciphertexts jointly: it turns
 // polynomials that such a protocol ends with to objects of this package.
 
-// CheckPoly returns ErrMismatch unless p has the shape of r, ErrMalformed if a
-// residue is not below its prime.
-func CheckPoly(r *ring.Ring, p ring.Poly) error { return checkPoly(r, p) }
-
 // PolySize returns the bytes that AppendPoly adds for a polynomial of r.
 func PolySize(r *ring.Ring) int { return polySize(r) }
 
@@ -70,15 +66,6 @@ func CiphertextOf(p *Parameters, level int, parts [][]ring.Poly, noise Noise, bo
 		}
 	}
 	return ct, nil
-}
-
-// SwitchingKey returns a switching key that k has: for a Galois element, or for 0
-// the relinearisation key. It is nil if k does not have it.
-func (k *EvaluationKeys) SwitchingKey(element uint64) *SwitchingKey {
-	if element == 0 {
-		return k.relin
-	}
-	return k.galois[element]
 }
 
 // Equal reports whether two plaintexts are the same, in time that depends on their

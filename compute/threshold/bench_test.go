@@ -7,6 +7,7 @@ import (
 
 	"fednode/compute"
 	"fednode/compute/he"
+	"fednode/compute/he/ring"
 )
 
 // The benchmarks run all parties on this machine: wall time is that of n parties on its processors.
@@ -83,10 +84,15 @@ func BenchmarkDecrypt(b *testing.B) {
 	m := members[0]
 	set := []int{0, 1, 2}
 	b.Run("share/N=8192", func(b *testing.B) {
-		for i := range b.N {
-			if _, err := m.share.DecryptionShare(m.store, m.key, SessionID(fmt.Sprint(b.N, i)), ct, set); err != nil {
+		for range b.N {
+			if _, err := m.share.DecryptionShare(m.store, m.key, ring.NewSeed(), ct, set); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+	b.Run("share without the disk/N=8192", func(b *testing.B) {
+		for range b.N {
+			m.share.flooded(ring.FreshSource(), ct, set, 100)
 		}
 	})
 	var shares []*DecryptionShare

@@ -79,11 +79,14 @@
 //
 // A decryption share has error uniform in ±2^b. Its b is not derived from what a
 // ciphertext says of its noise, which is its maker's word: 2^b is the largest flooding
-// with which t shares still decrypt, and a ciphertext is only accepted if its noise is
-// at most 2^(b-σ), σ ≥ 40 the policy's Smudging. A lie gives the liar at most a wrong
-// result or a failure; flooding is as wide as the modulus permits in any case.
-// Parameters that leave no room for fresh ciphertexts are refused (ErrNoRoom). The
-// statistical distance of one release from what the plaintext alone gives is at most
+// with which t shares still decrypt, and a ciphertext is only accepted if it says that
+// its noise is at most 2^(b-σ), σ ≥ 40 the policy's Smudging. If it lies, its noise is
+// flooded with less than 2^σ, but with as much as the modulus permits in any case.
+// Parameters that leave no room for fresh ciphertexts are refused (ErrNoRoom): N = 4096
+// with t = 65537. Three of five decrypt two products, one on the other, at N = 8192 and
+// six at 16384; with a 33-bit t one and four.
+//
+// The statistical distance of one release from what the plaintext alone gives is at most
 // N·2^-(σ+1) for each plaintext prime: that times Quota bounds what repeated decryption
 // of one ciphertext reveals. Every release is counted on disk before it is made, by the
 // part of the ciphertext that it depends on (c1), so that neither a restart nor another
@@ -109,6 +112,7 @@
 //   - No branch or memory access depends on secrets; no math/big on them.
 //
 // It assumes a network that delivers (compute.Net), for complaints make a share public,
-// and fewer than t dishonest parties among those that hold shares. It does not promise
-// that a computation ends: one party can always prevent that, and is named.
+// and fewer than t dishonest parties among those that hold shares; with n ≥ 2t-1, as 3
+// of 5, the honest ones can decrypt without the others. It does not promise that a
+// computation ends: one party can always prevent that, and is named.
 package threshold

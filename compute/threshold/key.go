@@ -30,8 +30,8 @@ type Key struct {
 	bounds  he.KeyBounds
 	seed    ring.Seed   // of a
 	public  []ring.Poly // coefficients over points of e - a·s; the first is b
-	// Excluded are the dealers that dealt wrongly when the sharing was made, by name
-	// as this party saw it, and why. They hold shares all the same.
+	// excluded are the dealers that dealt wrongly when the sharing was made, and
+	// why. They hold shares all the same.
 	excluded []error
 }
 
@@ -60,11 +60,6 @@ func (k *Key) Excluded() []error { return k.excluded }
 // PublicKey returns the collective public key, for anyone to encrypt to.
 func (k *Key) PublicKey() (*he.PublicKey, error) {
 	return he.PublicKeyOf(k.p, k.seed, k.public[0].Clone(), k.bounds)
-}
-
-// Capacity returns the largest noise bound of ciphertexts that Decrypt accepts at a level.
-func (k *Key) Capacity(level int) (he.Noise, error) {
-	return k.policy.Capacity(k.p, level, len(k.parties))
 }
 
 func (k *Key) String() string {

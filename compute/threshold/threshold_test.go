@@ -133,3 +133,30 @@ func wrongGalois(t testing.TB, s *compute.Session, k *KeyShare, elements []uint6
 	}
 	return m.try(t.Context(), keys, elements)
 }
+
+// TestDepths: how many products, one on the other, three of five can still decrypt, by the proved bounds.
+func TestDepths(t *testing.T) {
+	policy := Policy{Threshold: 3, Quota: 1}
+	for _, c := range []struct {
+		set   he.Set
+		plain uint64
+		want  int
+	}{
+		{he.Set8192, he.T16, 2}, {he.Set8192, he.WidePrimes(1)[0], 1},
+		{he.Set16384, he.T16, 6}, {he.Set16384, he.WidePrimes(1)[0], 4},
+	} {
+		p := parameters(t, c.set, c.plain)
+		level := p.MaxLevel()
+		limit, err := policy.Capacity(p, level, 5)
+		must(t, err)
+		depth := 0
+		noise, keys := p.NoisePublicKey(Bounds(5)), EvaluationBounds(p.N(), 5, 5)
+		for noise <= limit {
+			depth++
+			noise = p.NoiseMul(noise, noise, Bounds(5), level) + p.NoiseSwitch(keys, level)
+		}
+		if depth--; depth != c.want {
+			t.Errorf("%s: %d products, want %d", p, depth, c.want)
+		}
+	}
+}
