@@ -35,6 +35,7 @@ type candidate struct {
 	member.Candidate
 	Sponsor   transport.OrgID                     `json:"sponsor"` // who brought it in
 	Since     string                              `json:"since"`
+	Proposed  string                              `json:"proposed,omitempty"`  // at the chair: Since, as the sponsor has it
 	Approvals map[transport.OrgID]member.Approval `json:"approvals,omitempty"` // at the chair everybody's, elsewhere the own one
 	Approved  []transport.OrgID                   `json:"approved,omitempty"`  // elsewhere: whose the chair has, as it last said
 	Withdrawn bool                                `json:"withdrawn,omitempty"` // the own approval was taken back
@@ -65,6 +66,7 @@ type notice struct {
 	Hash      string            `json:"hash,omitempty"`
 	Sponsor   transport.OrgID   `json:"sponsor,omitempty"`
 	Since     string            `json:"since,omitempty"`
+	Proposed  string            `json:"proposed,omitempty"`
 	Approved  []transport.OrgID `json:"approved,omitempty"`
 	Approval  *member.Approval  `json:"approval,omitempty"`
 	Withdrawn bool              `json:"withdrawn,omitempty"` // the approval, or else the candidate
@@ -360,6 +362,9 @@ func (c *clerk) reported(hash string, x *candidate) string {
 
 // report tells the chair, over call, what it has not confirmed yet.
 func (c *clerk) report(ctx context.Context, call func(ctx context.Context, to transport.OrgID, messageType string, payload, answer any) error) error {
+	if c.gov.Chair() {
+		return nil
+	}
 	chair := c.gov.Current().Chair()
 	c.mu.Lock()
 	open := maps.Clone(c.open)
@@ -410,7 +415,7 @@ func (c *clerk) notices() (out []notice, version uint64) {
 	for _, hash := range slices.Sorted(maps.Keys(c.open)) {
 		x := c.open[hash]
 		t, _ := set.Stand(x.Candidate, x.Approvals)
-		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Approved: t.Approved, Withdrawn: x.Rejected})
+		out = append(out, notice{Candidate: x.Candidate, Sponsor: x.Sponsor, Since: x.Since, Proposed: x.Proposed, Approved: t.Approved, Withdrawn: x.Rejected})
 	}
 	return out, c.version
 }
@@ -429,7 +434,7 @@ func (c *clerk) handle(ctx context.Context, r *transport.Request) error {
 	case r.Envelope.MessageType == msgProposal && c.gov.Chair() && n.Withdrawn:
 		err = c.withdraw(ctx, n.Candidate, r.From.ID)
 	case r.Envelope.MessageType == msgProposal && c.gov.Chair():
-		_, err = c.propose(ctx, n.Candidate, r.From.ID, transport.NewTime(c.now()).String())
+		err = c.proposed(ctx, n, r.From.ID)
 	case r.Envelope.MessageType == msgApproval && c.gov.Chair():
 		err = c.collect(ctx, r.From.ID, n)
 	default:

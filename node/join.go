@@ -124,30 +124,33 @@ func (s *Site) Join(ctx context.Context, token string, dial transport.JoinDialer
 
 // begin remembers a token, and makes the record that goes with it. The record stays what it is for as long as somebody
 // may have it: it is by the record that a joiner is known again.
-func (j *Joiner) begin(ctx context.Context, kept *joining) error {
+func (j *Joiner) begin(ctx context.Context, kept *joining) (err error) {
 	sealer := j.site.keyring.Sealer()
+	next, same, unmoved := joining{}, false, false
 	if kept != nil {
 		text, err := sealer.Unseal(kept.Token, joiningAAD)
 		if err != nil {
 			return err
 		}
-		same := string(text) == j.token.Text()
+		same = string(text) == j.token.Text()
+		unmoved = slices.Equal(kept.Record.Record.Endpoints, j.site.endpoints())
 		clear(text)
-		if same && (kept.Asked || slices.Equal(kept.Record.Record.Endpoints, j.site.endpoints())) {
-			return nil
-		}
-		if !same {
-			j.state = joining{}
+	}
+	switch {
+	case same && (kept.Asked || unmoved):
+		return nil
+	case unmoved:
+		next.Record = kept.Record
+	default:
+		if next.Record, err = j.site.Record(); err != nil {
+			return err
 		}
 	}
-	sealed, err := sealer.Seal([]byte(j.token.Text()), joiningAAD)
-	if err != nil {
+	if next.Token, err = sealer.Seal([]byte(j.token.Text()), joiningAAD); err != nil {
 		return err
 	}
-	j.state.Token = sealed
-	if j.state.Record, err = j.site.Record(); err != nil {
-		return err
-	}
+	next.Confirmed = same && kept.Confirmed
+	j.state = next
 	return j.keep(ctx)
 }
 
@@ -199,6 +202,9 @@ func (j *Joiner) RootSHA256() string { return fingerprint(j.site.root) }
 
 // Confirmed reports whether [Joiner.Confirm] was called for this invitation, now or in an earlier process.
 func (j *Joiner) Confirmed() bool { return j.state.Confirmed }
+
+// Asked reports whether the inviter may have been asked already: what is left is to wait.
+func (j *Joiner) Asked() bool { return j.state.Asked }
 
 // Confirm notes that the federation is the one that is meant: the words are the same, or the fingerprint is.
 func (j *Joiner) Confirm(ctx context.Context) error {
@@ -259,6 +265,11 @@ func (j *Joiner) Meet(ctx context.Context) (*Meeting, error) {
 	if err != nil {
 		return nil, err
 	}
+	at, err := time.Parse(time.RFC3339, a.Time)
+	if err != nil {
+		return nil, fmt.Errorf("%s's clock: %w", j.token.Inviter, err)
+	}
+	skew := at.Sub(j.site.now())
 	set, err := member.ReadBundleThrough(bytes.NewReader(log), j.token.FederationID, j.token.Governance)
 	if err != nil {
 		return nil, fmt.Errorf("the federation that %s shows is not that of the invitation: %w", j.token.Inviter, err)
@@ -266,16 +277,12 @@ func (j *Joiner) Meet(ctx context.Context) (*Meeting, error) {
 	if err := j.token.Verify(set); err != nil {
 		return nil, err
 	}
-	at, err := time.Parse(time.RFC3339, a.Time)
-	if err != nil {
-		return nil, fmt.Errorf("%s's clock: %w", j.token.Inviter, err)
-	}
 	words, err := j.token.Words()
 	if err != nil {
 		return nil, err
 	}
 	return &Meeting{Federation: set.Name(), FederationID: set.FederationID(), Chair: set.Chair(), Inviter: j.token.Inviter, Members: len(set.All()),
-		RootSHA256: hex.EncodeToString(j.token.Root[:]), Words: words, Charter: set.Charter(), State: a.State, Skew: at.Sub(j.site.now())}, nil
+		RootSHA256: hex.EncodeToString(j.token.Root[:]), Words: words, Charter: set.Charter(), State: a.State, Skew: skew}, nil
 }
 
 // fetch gets the governance log, in as many pages as it takes, and the answer to the last of them.

@@ -31,6 +31,36 @@ func (c *clerk) reject(ctx context.Context, name string) (hash string, err error
 	return hash, nil
 }
 
+// proposed takes in, at the chair, what a member brings in. What was rejected comes back only if it is brought in anew:
+// not because its sponsor says again what it said before.
+func (c *clerk) proposed(ctx context.Context, n notice, from transport.OrgID) error {
+	hash, err := n.Candidate.Hash()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	x, ok := c.open[hash]
+	c.mu.Unlock()
+	if ok && x.Rejected && x.Sponsor == from && x.Proposed == n.Since {
+		return nil
+	}
+	if hash, err = c.propose(ctx, n.Candidate, from, transport.NewTime(c.now()).String()); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x, ok = c.open[hash]
+	if !ok || x.Sponsor != from || x.Proposed == n.Since || len(n.Since) > maxStamp {
+		return nil
+	}
+	next := x.clone()
+	next.Proposed = n.Since
+	return c.keep(ctx, hash, next)
+}
+
+// maxStamp bounds a time in a notice, in bytes.
+const maxStamp = 40
+
 // withdraw takes out, at the chair, what its sponsor has rejected.
 func (c *clerk) withdraw(ctx context.Context, m member.Candidate, from transport.OrgID) error {
 	hash, err := m.Hash()
@@ -66,6 +96,16 @@ func (c *clerk) rejected(hash string) (rejected, known bool) {
 	return known && x.Rejected, known
 }
 
+// since returns when this node took in a candidate.
+func (c *clerk) since(hash string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x, ok := c.open[hash]; ok {
+		return x.Since
+	}
+	return ""
+}
+
 // learn takes in what the chair says awaits approval, or no longer does.
 func (c *clerk) learn(ctx context.Context, n notice) error {
 	since, err := time.Parse(time.RFC3339, n.Since)
@@ -77,6 +117,8 @@ func (c *clerk) learn(ctx context.Context, n notice) error {
 		return err
 	}
 	switch rejected, known := c.rejected(hash); {
+	case n.Withdrawn && n.Sponsor == c.self && n.Proposed != c.since(hash):
+		return nil // it is about what this node brought in before
 	case n.Withdrawn && known:
 		return c.strike(ctx, hash)
 	case n.Withdrawn, rejected && n.Sponsor == c.self: // the chair has yet to hear of it

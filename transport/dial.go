@@ -43,6 +43,10 @@ type dialing struct {
 	done chan struct{}
 	link *link
 	err  error
+
+	began  time.Time
+	cancel func() // ends what is under way; d.mu guards it, and began
+	anew   bool   // it was ended because the peer has just been heard of
 }
 
 func (n *Node) dialer(org OrgID) *dialer {
@@ -150,7 +154,17 @@ func (d *dialer) begin() *dialing {
 	at := &dialing{done: make(chan struct{})}
 	d.dialing = at
 	run := func() {
-		at.link, at.err = d.dial()
+		for again := true; again; {
+			ctx, cancel := context.WithCancel(d.n.ctx)
+			d.mu.Lock()
+			at.began, at.cancel, at.anew = time.Now(), cancel, false
+			d.mu.Unlock()
+			at.link, at.err = d.dialWithin(ctx)
+			cancel()
+			d.mu.Lock()
+			again = at.link == nil && at.anew
+			d.mu.Unlock()
+		}
 		d.n.dialled(d.org, at.err)
 		d.mu.Lock()
 		d.dialing = nil
@@ -166,6 +180,26 @@ func (d *dialer) begin() *dialing {
 		close(at.done)
 	}
 	return at
+}
+
+// hopeless is after what time a dialing is begun anew, if the peer connects by itself: until then it may have been away, or
+// its way here cut.
+const hopeless = time.Second
+
+// heard begins a dialing to a member anew that has just connected, for whose first packets nobody may have been there.
+func (n *Node) heard(org OrgID) {
+	n.mu.Lock()
+	d := n.dialers[org]
+	n.mu.Unlock()
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at := d.dialing; at != nil && at.cancel != nil && !at.anew && time.Since(at.began) > hopeless {
+		at.anew = true
+		at.cancel()
+	}
 }
 
 // dialTimeout bounds one dialing over all addresses.

@@ -33,6 +33,7 @@ func (n *Node) serveConn(conn *quic.Conn) {
 	n.m.connections(LaneQUIC, 1)
 	defer n.m.connections(LaneQUIC, -1)
 	defer n.delist(l)
+	n.heard(l.org)
 	for {
 		s, err := conn.AcceptStream(n.ctx)
 		if err != nil {

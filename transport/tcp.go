@@ -174,6 +174,7 @@ func (n *Node) serveMemberTCP(to *handoff, t *tls.Conn) {
 	n.m.connections(LaneTCP, 1)
 	defer n.m.connections(LaneTCP, -1)
 	defer n.delist(l)
+	n.heard(l.org)
 	to.give(c)
 	<-c.ctx.Done()
 }

@@ -202,6 +202,21 @@ func TestRejectionIsTheSponsors(t *testing.T) {
 		f.must(err)
 		f.Wait("the joiner to be told", func() bool { return f.asked(j).State == invite.StateRejected })
 		f.Wait("org-c to be told", func() bool { return len(c.Node.Candidates()) == 0 })
+
+		// It stays rejected, whoever says again what was said before, until it is brought in anew.
+		f.must(b.Stop())
+		b.Start()
+		time.Sleep(time.Minute)
+		for _, o := range f.Orgs {
+			if len(o.Node.Candidates()) != 0 {
+				t.Errorf("%s has %+v", o.ID, o.Node.Candidates())
+			}
+		}
+		if j = d.met(f.invited(b, d).Token); f.asked(j).State != invite.StateAwaiting {
+			t.Errorf("with a new invitation: %+v", f.asked(j))
+		}
+		approve(f, "org-d", a, b, c)
+		d.enters(j)
 	})
 }
 
@@ -381,6 +396,10 @@ func TestJoinSurvivesCrashes(t *testing.T) {
 		hash := f.asked(b.met(i.Token)).Hash // an answer that the joiner never gets to see
 		a.Crash()
 		a.Start()
+		time.Sleep(time.Minute)
+		if all := a.Node.Candidates(); len(all) != 1 || all[0].Waiting != "" {
+			t.Errorf("the chair waits for %+v", all)
+		}
 		b.reopen()
 		j, err := b.Join("")
 		f.must(err)

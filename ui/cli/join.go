@@ -149,8 +149,8 @@ func (j *joinCommand) with(ctx context.Context, site *node.Site, token string) (
 		return false, err
 	}
 	j.reply.RootSHA256 = joiner.RootSHA256()
-	m, err := joiner.Meet(ctx)
-	if err != nil && !node.Final(err) {
+	m, err := j.meet(ctx, joiner)
+	if err != nil && !node.Final(err) && ctx.Err() == nil {
 		err = fmt.Errorf("%w\nIs the node of %s running, and are UDP and TCP open towards %s? Nothing is used up: run the same again",
 			err, joiner.Token().Inviter, strings.Join(joiner.Token().Endpoints, " "))
 	}
@@ -167,6 +167,24 @@ func (j *joinCommand) with(ctx context.Context, site *node.Site, token string) (
 		}
 	}
 	return j.await(ctx, joiner, m)
+}
+
+// meet fetches and verifies the federation's log. A joiner that has asked before waits for an inviter who is away.
+func (j *joinCommand) meet(ctx context.Context, joiner *node.Joiner) (*node.Meeting, error) {
+	for said := false; ; said = true {
+		m, err := joiner.Meet(ctx)
+		if err == nil || node.Final(err) || !joiner.Asked() || j.noWait || ctx.Err() != nil {
+			return m, err
+		}
+		if !said {
+			fmt.Fprintf(j.notes(), "%s %s cannot be reached; trying again (Ctrl-C is safe; run again to resume)\n", j.paint().warn("…"), joiner.Token().Inviter)
+		}
+		select {
+		case <-time.After(pollLater):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // confirm has a human compare the words, or compares the fingerprint.
@@ -279,6 +297,9 @@ const (
 func (j *joinCommand) await(ctx context.Context, joiner *node.Joiner, m *node.Meeting) (member bool, err error) {
 	p, last := j.paint(), ""
 	say := func(text string) {
+		if last == "" {
+			fmt.Fprintf(j.notes(), "%s\n", p.dim("  whoever approves sees the root of "+string(joiner.Record().OrganizationID)+", sha256 "+joiner.RootSHA256()+": let them compare"))
+		}
 		if text != last {
 			fmt.Fprintf(j.notes(), "%s %s (Ctrl-C is safe; run again to resume)\n", p.warn("…"), text)
 		}

@@ -24,9 +24,10 @@ func (a *app) membersApprove() *cobra.Command {
 	c := &cobra.Command{Use: "approve ORG|HASH", Short: "Approve that an organisation becomes a member, or changes its record", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeCandidates,
 		Long: `Signs this organisation's approval of a record that awaits it; fednode members list shows which do. The charter says how
-many approvals are needed: by default a quorum of the members. Compare the fingerprint, or the words that the inviter
-read aloud, with the organisation itself before you approve. Where two records bear one name, give the beginning of
-the hash. With --withdraw the approval is taken back, as long as it has not taken effect.`,
+many approvals are needed: by default a quorum of the members. Before you approve, compare the root's SHA-256 that
+fednode members list shows with what the organisation itself says: its fednode join and fednode ca export print it. Where
+two records bear one name, give the beginning of the hash. With --withdraw the approval is taken back, as long as it has
+not taken effect.`,
 		Example: "  fednode members approve org-b\n  fednode members approve org-b --withdraw",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl := a.client()
