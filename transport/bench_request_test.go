@@ -82,7 +82,7 @@ func benchTLS(b *testing.B, alpn string) (server, client *tls.Config) {
 
 func listenUDP(tb testing.TB) *net.UDPConn {
 	tb.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 89, 0, 1)}) // where no other program's connections take the same TCP port
 	if err != nil {
 		tb.Fatal(err)
 	}

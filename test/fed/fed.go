@@ -129,7 +129,7 @@ func (f *Federation) connect() {
 		}
 		o := &Org{ID: id, Dir: filepath.Join(root, string(id)), f: f, addr: address(i)}
 		if f.options.Loopback {
-			c, err := net.ListenPacket("udp", "127.0.0.1:0")
+			c, err := net.ListenPacket("udp", "127.88.0.1:0") // where no other program's connections take the same TCP port
 			f.must(err)
 			o.conn, o.addr = c, c.LocalAddr().(*net.UDPAddr)
 		} else {
