@@ -22,6 +22,7 @@ type making struct {
 	src     *ring.Source
 	share   ring.Poly // additive, of s
 	parties int
+	places  []int // of the parties in the key
 }
 
 // EvaluationKeys makes the relinearisation key, and keys for the given Galois elements,
@@ -47,7 +48,11 @@ func (k *KeyShare) EvaluationKeys(ctx context.Context, s *compute.Session, eleme
 	if err := s.Agree(ctx, "evaluation keys: terms", k.agreement("evaluation keys", terms)); err != nil {
 		return nil, err
 	}
-	m := &making{k: k, s: s, r: k.p.KeyRing(), src: ring.FreshSource(), share: share, parties: len(points)}
+	_, places, err := k.pointsOf(s.Roster())
+	if err != nil {
+		return nil, s.Fail(err)
+	}
+	m := &making{k: k, s: s, r: k.p.KeyRing(), src: ring.FreshSource(), share: share, parties: len(points), places: places}
 	defer m.src.Wipe()
 	relin, err := m.relinearisation(ctx)
 	if err != nil {
@@ -251,7 +256,7 @@ func (m *making) try(ctx context.Context, keys *he.EvaluationKeys, elements []ui
 		c0, c1 = append(c0, out.Poly(0, 0).Clone()), append(c1, out.Poly(0, 1).Clone())
 	}
 	all := slices.Repeat([]bool{true}, m.parties)
-	t := &trial{session: m.s, ring: r, share: m.share, parts: all, name: "trial of the evaluation keys"}
+	t := &trial{session: m.s, ring: r, share: m.share, pairs: m.k.pairs, self: m.k.self, set: m.places, parts: all, name: "trial of the evaluation keys"}
 	return t.run(ctx, c0, c1, float64(bound))
 }
 

@@ -89,7 +89,7 @@ func TestWrongEvaluationKeys(t *testing.T) {
 	for what, elements := range map[string][]uint64{"relinearisation": nil, "Galois": {3}} {
 		errs := inSession(t, members, func(s *compute.Session, m *member) error {
 			if s.Self() == 1 {
-				m = &member{share: &KeyShare{Key: m.share.Key, self: 1, f: m.share.f.Clone(), e: m.share.e}}
+				m = &member{share: &KeyShare{Key: m.share.Key, self: 1, f: m.share.f.Clone(), e: m.share.e, pairs: m.share.pairs}}
 				if what == "Galois" {
 					return wrongGalois(t, s, m.share, elements)
 				}
