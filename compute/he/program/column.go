@@ -42,6 +42,9 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 	if err != nil {
 		return nil, err
 	}
+	if first, _ := r.FieldPos(0); first != 1 {
+		return nil, fmt.Errorf("line 1 is empty: the first line names the columns")
+	}
 	at := map[string]int{}
 	for i, name := range header {
 		if i == 0 {
@@ -62,6 +65,7 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 	if len(out) == 0 {
 		return nil, fmt.Errorf("none of the program's columns is in the file: %s%s", strings.Join(names, ", "), near(names[0], slices.Sorted(maps.Keys(at))))
 	}
+	last := lastLine(r, header)
 	for row := 1; ; row++ {
 		record, err := r.Read()
 		if errors.Is(err, io.EOF) {
@@ -70,6 +74,10 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 		if err != nil {
 			return nil, err
 		}
+		if first, _ := r.FieldPos(0); first != last+1 { // the reader skips it, and rows would not be those of another's column
+			return nil, fmt.Errorf("line %d is empty: take it out if it is no row, or write its number", last+1)
+		}
+		last = lastLine(r, record)
 		if row > maxRows {
 			return nil, fmt.Errorf("more than %d rows, which is what the plan has room for", maxRows)
 		}
@@ -86,6 +94,12 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 		return nil, fmt.Errorf("the file has no rows below its header")
 	}
 	return out, nil
+}
+
+// lastLine returns the line that the record just read ends in.
+func lastLine(r *csv.Reader, record []string) int {
+	line, _ := r.FieldPos(len(record) - 1)
+	return line + strings.Count(record[len(record)-1], "\n")
 }
 
 // Measure returns the bounds of what is in a column: the least and the largest number.

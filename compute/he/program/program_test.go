@@ -439,6 +439,10 @@ func TestColumnsRead(t *testing.T) {
 	if len(got) != 2 || text(got[0]) != "-7 170141183460469231731" || text(got[1]) != "3 4" {
 		t.Errorf("%v", got)
 	}
+	// Lines within quotes, and after the last row.
+	if got, err := ReadColumns(strings.NewReader("price,note\r\n1,\"a\r\n\r\nb\"\r\n2,\n\n\n"), names, 5); err != nil || text(got[0]) != "1 2" {
+		t.Errorf("%v, %v", got, err)
+	}
 	for in, says := range map[string]string{
 		"":                    "empty",
 		"prize\n1\n":          "did you mean prize?",
@@ -448,6 +452,8 @@ func TestColumnsRead(t *testing.T) {
 		"price\n\"\"\n":       "no digits",
 		"price,quantity\n1\n": "wrong number of fields",
 		"price,price\n1,2\n":  "two columns are called price",
+		"price\n1\n\n2\n":     "line 3 is empty",
+		"\nprice\n1\n":        "line 1 is empty",
 		"price\n" + strings.Repeat("9", 50) + "\n": "more than 126 bits",
 	} {
 		if _, err := ReadColumns(strings.NewReader(in), names, 2); err == nil || !strings.Contains(err.Error(), says) {
