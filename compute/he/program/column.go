@@ -186,14 +186,19 @@ func Decrypt(pl *Plan, sk *he.SecretKey, t *Table, progress Progress) ([]Values,
 	return pl.Open(t, decrypt, progress)
 }
 
-// Open returns the numbers in a table whose ciphertexts decrypt turns to plaintexts, which it wipes.
+// Open returns the numbers in a table whose ciphertexts decrypt turns to plaintexts, which it wipes. Results that are not
+// those of the program are refused before they are decrypted, and those that leave the plan's range after: columns
+// within their bounds do not lead there, and a ciphertext made to show the key is most likely to.
 func (pl *Plan) Open(t *Table, decrypt func(*he.Ciphertext) (*he.Plaintext, error), progress Progress) ([]Values, error) {
+	if err := pl.checkResults(t); err != nil {
+		return nil, err
+	}
 	of, done := 0, 0
 	for _, c := range t.Columns {
 		of += len(c.Parts)
 	}
 	var out []Values
-	for _, c := range t.Columns {
+	for at, c := range t.Columns {
 		v := Values{Name: c.Name, Total: c.Total}
 		rows := c.Rows
 		if c.Total {
@@ -215,7 +220,32 @@ func (pl *Plan) Open(t *Table, decrypt func(*he.Ciphertext) (*he.Plaintext, erro
 			done++
 			progress.tell(done, of)
 		}
+		if t.Results {
+			r := pl.ranges[pl.program.outputs[at].node.id]
+			if row := v.outside(r); row >= 0 {
+				clear(v.Rows)
+				return nil, fmt.Errorf("%s, row %d: %w: the plan has %s; a column was not within its bounds, or not encrypted but made up: do not trust this result, nor who supplied the columns",
+					c.Name, row+1, he.ErrRange, r)
+			}
+		}
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// checkResults refuses tables of results whose names and kinds are not those of the program.
+func (pl *Plan) checkResults(t *Table) error {
+	if !t.Results {
+		return nil
+	}
+	outputs := pl.program.outputs
+	ok := len(t.Columns) == len(outputs)
+	for i := 0; ok && i < len(outputs); i++ {
+		c := t.Columns[i]
+		ok = c.Name == outputs[i].name && c.Total == outputs[i].node.total && c.Rows <= pl.rows
+	}
+	if !ok {
+		return fmt.Errorf("%w: the table says that it holds results, and not those of the program", he.ErrMismatch)
+	}
+	return nil
 }
