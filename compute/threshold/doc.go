@@ -72,8 +72,8 @@
 // are small. Therefore t parties decrypt a joint encryption of zero before a key is
 // accepted: if the sum of the secrets were much too large, or shares and public key did
 // not belong together, it would not be small (ErrProof; it names no one). The same is
-// done for relinearisation and Galois keys, and after resharing before old shares are
-// deleted. A dealer's part is fixed, by hash, before it sees any other; so it can make
+// done for relinearisation and Galois keys, on a ciphertext that a coin chooses once they
+// are there, and after resharing before old shares are deleted. A dealer's part is fixed, by hash, before it sees any other; so it can make
 // the key fail, but not choose it. Two things are left to it. It can have itself
 // excluded once it has seen the others' parts: k dishonest dealers choose among 2^k
 // keys. And the trial is flooded too: it finds a secret or an error that is about 2^40
