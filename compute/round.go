@@ -293,7 +293,7 @@ func (s *Session) Agree(ctx context.Context, label string, value [32]byte) error
 	}
 	for i, b := range all {
 		if subtle.ConstantTimeCompare(b, value[:]) == 0 {
-			return s.Blame(i, label, fmt.Errorf("%w: its outcome is another", ErrMisbehaved))
+			return s.Blame(i, label, fmt.Errorf("%w: what it has is not what this party has", ErrMisbehaved))
 		}
 	}
 	return nil

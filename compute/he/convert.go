@@ -20,7 +20,8 @@ import (
 //
 // with v = round(Σ y_i·fraction_i): fraction_i is 1/m_i for extend and the
 // fractional part of A/m_i for scale. Fractions are 64-bit fixed point, truncated,
-// so v errs before its rounding by at most Σ y_i·2^-64 < n·2^-14.
+// so v errs before its rounding by at most Σ y_i·2^-64 < n·2^-14. It is below Σ y_i,
+// and the primes are small enough that this is below 2^52.
 type conversion struct {
 	from, to *ring.Ring
 	pre      []uint64   // (M/m_i)^-1 mod m_i

@@ -38,8 +38,10 @@
 //
 // It does not promise more than IND-CPA: an evaluator who may submit ciphertexts
 // of its choice and see decryptions can learn the key (as with every scheme of
-// this kind). Decrypt only what your own agreement made, or use threshold
-// decryption, which floods the noise.
+// this kind), for (0, Q/t) is a ciphertext of the key itself. Decrypt only what your
+// own agreement made of columns that their makers can be trusted to have encrypted.
+// Nor does it hide from the holder of a key how a ciphertext came about: the noise
+// depends on the operands. Threshold decryption floods it.
 //
 // # Sources
 //

@@ -59,8 +59,9 @@ func (s Set) chain() (q []int, special int) {
 	return nil, 0
 }
 
-// auxiliaryBits is the size of the primes of the second modulus of products.
-const auxiliaryBits = 50
+// auxiliaryBits returns the size of the primes of the second modulus of products: of
+// count of them, sums are below 2^52, what the assembly takes (see conversion).
+func auxiliaryBits(count int) int { return min(50, 52-bits.Len(uint(count-1))) }
 
 // check explains why a set is not on offer.
 func (s Set) check() error {
@@ -101,7 +102,7 @@ const (
 type Parameters struct {
 	set    Set
 	q, qp  *ring.Ring // qp has the special prime as its last
-	aux    *ring.Ring // as many primes as q, each larger
+	aux    *ring.Ring // as many primes as q, of no smaller product
 	plain  []*plainModulus
 	level  []*levelTables // by level-1
 	half   []uint64       // ⌊P/2⌋ mod q_j
@@ -142,17 +143,18 @@ func New(set Set, plain ...uint64) (*Parameters, error) {
 func (p *Parameters) makeRings() error {
 	lengths, special := p.set.chain()
 	var primes []uint64
-	for _, b := range append(lengths, special, auxiliaryBits) {
-		count := 1
-		if b == auxiliaryBits {
-			count = len(lengths)
-		}
-		more, err := ring.Primes(b, p.set.N, count, primes...)
+	for _, b := range append(lengths, special) {
+		more, err := ring.Primes(b, p.set.N, 1, primes...)
 		if err != nil {
 			return err
 		}
 		primes = append(primes, more...)
 	}
+	aux, err := ring.Primes(auxiliaryBits(len(lengths)), p.set.N, len(lengths), primes...)
+	if err != nil {
+		return err
+	}
+	primes = append(primes, aux...)
 	all, err := ring.New(p.set.N, primes)
 	if err != nil {
 		return err

@@ -92,7 +92,7 @@ func BenchmarkDecrypt(b *testing.B) {
 	})
 	b.Run("share without the disk/N=8192", func(b *testing.B) {
 		for range b.N {
-			m.share.flooded(ring.FreshSource(), ct, set, 100)
+			m.share.floodedParts(ring.FreshSource(), ct, set, [32]byte{}, 100)
 		}
 	})
 	var shares []*DecryptionShare

@@ -37,11 +37,15 @@ type dealing struct {
 // A dealt is the sum of what the dealers that were not excluded have dealt.
 type dealt struct {
 	f, e     ring.Poly     // this party's shares, nil without a point
+	pairs    pairs         // and its secrets with other holders, once the sharing is tried
 	public   []ring.Poly   // Σ H: coefficients of e - a·f over points, b first
 	excluded map[int]error // dealers by place, and why
 }
 
-func (d *dealt) wipe() { wipe(d.f, d.e) }
+func (d *dealt) wipe() {
+	wipe(d.f, d.e)
+	d.pairs.wipe()
+}
 
 // A deal is a dealer's secrets.
 type deal struct {

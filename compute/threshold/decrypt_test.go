@@ -269,6 +269,9 @@ func TestNoiseIsFloodedForTheWorst(t *testing.T) {
 		plain := r.NewPoly()
 		r.Mul(plain, ct.Poly(0, 1), weighted(r, members[1].share.f, []uint64{1, 2, 3}, 1))
 		r.Sub(plain, d.h[0], plain)
+		_, source := hashCiphertext(claims)
+		use := useOf("decrypt", SessionID(fmt.Sprint(noise)), []int{0, 1, 2}, source)
+		r.Sub(plain, plain, members[1].share.pairs.mask(r, 1, []int{0, 1, 2}, use, 0))
 		r.INTT(plain)
 		if got := he.Magnitude(r, plain).Bits(); got > float64(f.bits) || got < float64(f.bits)-0.1 {
 			t.Errorf("claimed noise of %g: flood of 2^%.2f, want 2^%d", noise, got, f.bits)

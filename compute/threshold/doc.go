@@ -44,10 +44,11 @@
 //   - Relinearisation key, two rounds (MHE, protocol RelinKeyGen), and Galois keys, one
 //     round (MHE, section 4, RotKeyGen), of the additive shares λ_j·S_j of any set of t
 //     or more parties (TMHE, section 4).
-//   - Decryption: h_j = c1·(λ_j·S_j) + e_j. The Lagrange coefficient comes before the
-//     flooding error e_j: after it, λ_j would multiply the error (TMHE, section 4.3).
-//   - Switching to a public key (p0, p1): h_j = (c1·λ_j·S_j + u_j·p0 + e_j, u_j·p1 + e'_j)
-//     (MHE, protocol PubKeySwitch).
+//   - Decryption: h_j = c1·(λ_j·S_j) + e_j + z_j. The Lagrange coefficient comes before
+//     the flooding error e_j: after it, λ_j would multiply the error (TMHE, section 4.3).
+//     The z_j sum up to zero: see Decryption.
+//   - Switching to a public key (p0, p1): h_j = (c1·λ_j·S_j + u_j·p0 + e_j + z_j,
+//     u_j·p1 + e'_j) (MHE, protocol PubKeySwitch).
 //   - Resharing: t holders deal their λ_j·S_j again, to a new set with a new threshold
 //     (Y. Desmedt and S. Jajodia, "Redistributing Secret Shares", 1997; A. Herzberg et
 //     al., "Proactive Secret Sharing", CRYPTO '95).
@@ -71,11 +72,24 @@
 // are small. Therefore t parties decrypt a joint encryption of zero before a key is
 // accepted: if the sum of the secrets were much too large, or shares and public key did
 // not belong together, it would not be small (ErrProof; it names no one). The same is
-// done for relinearisation and Galois keys, and after resharing before old shares are
-// deleted. So a dealer can make the collective key fail, but not make it weak: its part
-// is fixed, by hash, before it sees any other.
+// done for relinearisation and Galois keys, on a ciphertext that a coin chooses once they
+// are there, and after resharing before old shares are deleted. A dealer's part is fixed, by hash, before it sees any other; so it can make
+// the key fail, but not choose it. Two things are left to it. It can have itself
+// excluded once it has seen the others' parts: k dishonest dealers choose among 2^k
+// keys. And the trial is flooded too: it finds a secret or an error that is about 2^40
+// times its bound, and not one that is less. Such a key decrypts less than it claims,
+// and takes as much off the flooding: smudging over the worst noise holds if all
+// dealers that were not excluded drew their secrets from the right distribution.
 //
 // # Decryption
+//
+// A share alone must not tell more than the sum. To holders outside the set, λ_j·S_j is
+// u/w·s and something that they know, with u and w small; h_j without z_j would tell
+// them u/w·v, v the noise, and a flood below Q/w does not hide v modulo w: a few such
+// residues are linear equations for the secret. So the holders of a sharing have secrets
+// in pairs, from which they expand a sharing z_j of zero for every release (R. Cramer, I.
+// Damgård and Y. Ishai, TCC 2005, section 3), and shares of fewer than all honest parties
+// of a set are uniform.
 //
 // A decryption share has error uniform in ±2^b. Its b is not derived from what a
 // ciphertext says of its noise, which is its maker's word: 2^b is the largest flooding
@@ -103,7 +117,8 @@
 //
 // # What it promises
 //
-//   - t-1 parties' shares are independent of the secret.
+//   - t-1 parties' shares are independent of the secret, and what others release tells
+//     them no more than the sum.
 //   - A party that is missing, equivocates, deals wrongly or contradicts what it has
 //     committed to is named (compute.PartyError).
 //   - Messages and shares of other sessions, sharings or ciphertexts are refused.

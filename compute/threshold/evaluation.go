@@ -22,6 +22,7 @@ type making struct {
 	src     *ring.Source
 	share   ring.Poly // additive, of s
 	parties int
+	places  []int // of the parties in the key
 }
 
 // EvaluationKeys makes the relinearisation key, and keys for the given Galois elements,
@@ -47,7 +48,11 @@ func (k *KeyShare) EvaluationKeys(ctx context.Context, s *compute.Session, eleme
 	if err := s.Agree(ctx, "evaluation keys: terms", k.agreement("evaluation keys", terms)); err != nil {
 		return nil, err
 	}
-	m := &making{k: k, s: s, r: k.p.KeyRing(), src: ring.FreshSource(), share: share, parties: len(points)}
+	_, places, err := k.pointsOf(s.Roster())
+	if err != nil {
+		return nil, s.Fail(err)
+	}
+	m := &making{k: k, s: s, r: k.p.KeyRing(), src: ring.FreshSource(), share: share, parties: len(points), places: places}
 	defer m.src.Wipe()
 	relin, err := m.relinearisation(ctx)
 	if err != nil {
@@ -214,8 +219,14 @@ func (m *making) galois(ctx context.Context, g uint64) (*he.SwitchingKey, error)
 	return key, nil
 }
 
-// try decrypts encryptions of zero that the keys were used on: (b, a), for which
-// b + a·s = e, turned by every element, and its square (b², 2ab, a²), relinearised.
+// trialWeight is the number of terms of the polynomial that makes a trial of evaluation
+// keys unforeseeable: 2^89 of them at N = 4096.
+const trialWeight = 8
+
+// try decrypts encryptions of zero that the keys were used on: (b·u, a·u), for which
+// (b + a·s)·u = e·u, turned by every element, and its square (b², 2ab, a²)·u,
+// relinearised. u is a sum of few ±X^k, from a coin once the keys are there: keys can be
+// crafted to work on a ciphertext that is known beforehand, and on no other.
 func (m *making) try(ctx context.Context, keys *he.EvaluationKeys, elements []uint64) error {
 	p := m.k.p
 	ev, err := he.NewEvaluator(p, keys, 1)
@@ -223,17 +234,25 @@ func (m *making) try(ctx context.Context, keys *he.EvaluationKeys, elements []ui
 		return m.s.Fail(err)
 	}
 	r, level := p.Ring(p.MaxLevel()), p.MaxLevel()
+	coin, err := m.s.Coin(ctx, "trial of the evaluation keys: randomness")
+	if err != nil {
+		return err
+	}
+	u := sparsePoly(r, ring.NewSource(ring.Seed(coin), "threshold/trial"))
 	b, a := m.k.public[0], p.PublicMask(m.k.seed)
-	zero, err := m.zero(p, level, m.k.bounds.Error, b, a)
+	bu, au := r.NewPoly(), r.NewPoly()
+	r.Mul(bu, b, u)
+	r.Mul(au, a, u)
+	zero, err := m.zero(p, level, trialWeight*m.k.bounds.Error, bu, au)
 	if err != nil {
 		return m.s.Fail(err)
 	}
 	b2, ab, a2 := r.NewPoly(), r.NewPoly(), r.NewPoly()
-	r.Mul(b2, b, b)
-	r.Mul(ab, a, b)
+	r.Mul(b2, b, bu)
+	r.Mul(ab, a, bu)
 	r.Add(ab, ab, ab)
-	r.Mul(a2, a, a)
-	square, err := m.zero(p, level, float64(r.N)*m.k.bounds.Error*m.k.bounds.Error, b2, ab, a2)
+	r.Mul(a2, a, au)
+	square, err := m.zero(p, level, trialWeight*float64(r.N)*m.k.bounds.Error*m.k.bounds.Error, b2, ab, a2)
 	if err != nil {
 		return m.s.Fail(err)
 	}
@@ -251,8 +270,18 @@ func (m *making) try(ctx context.Context, keys *he.EvaluationKeys, elements []ui
 		c0, c1 = append(c0, out.Poly(0, 0).Clone()), append(c1, out.Poly(0, 1).Clone())
 	}
 	all := slices.Repeat([]bool{true}, m.parties)
-	t := &trial{session: m.s, ring: r, share: m.share, parts: all, name: "trial of the evaluation keys"}
+	t := &trial{session: m.s, ring: r, share: m.share, pairs: m.k.pairs, self: m.k.self, set: m.places, parts: all, name: "trial of the evaluation keys"}
 	return t.run(ctx, c0, c1, float64(bound))
+}
+
+// sparsePoly returns a public sum of trialWeight terms ±X^k, as values.
+func sparsePoly(r *ring.Ring, src *ring.Source) ring.Poly {
+	return smallPoly(r, func(c []int32) {
+		for range trialWeight {
+			w := src.Word()
+			c[w&uint64(r.N-1)] += 1 - 2*int32(w>>63)
+		}
+	})
 }
 
 // zero returns a ciphertext of zero with the given noise, the same in all parts.

@@ -19,7 +19,8 @@ import (
 //	  bounds of secret and error: 64 each  seed of a:32×8
 //	  parties:16, each length of name:8, name, key:32×8
 //	  threshold polynomials of Q·P: H
-//	secret part: place:16  F  E (polynomials of Q·P)
+//	secret part: place:16  F  E (polynomials of Q·P)  secrets with each party: 32×8
+//	  each, by place, zeros at its own
 //
 // The key's identifier follows from the public part.
 
@@ -78,10 +79,14 @@ func (k *Key) appendPublic(b []byte) []byte {
 // marshal returns the share with its public part: it is secret.
 func (k *KeyShare) marshal() []byte {
 	r := k.p.KeyRing()
-	b := make([]byte, 0, maxPublic(k.p, k.policy.Threshold)+2*he.PolySize(r))
+	b := make([]byte, 0, maxPublic(k.p, k.policy.Threshold)+2*he.PolySize(r)+MaxParties*pairSize)
 	b = k.appendPublic(append(b, newFile(kindKeyShare)...))
 	b = binary.BigEndian.AppendUint16(b, uint16(k.self))
-	return he.AppendPoly(he.AppendPoly(b, r, k.f), r, k.e)
+	b = he.AppendPoly(he.AppendPoly(b, r, k.f), r, k.e)
+	for _, secret := range k.pairs {
+		b = append(b, secret[:]...)
+	}
+	return b
 }
 
 // A reader takes from a file and remembers the first failure.
@@ -262,6 +267,13 @@ func parseKeyShare(p *he.Parameters, b []byte) (*KeyShare, error) {
 	}
 	if err != nil {
 		r.fail("%v", err)
+	}
+	k.pairs = make(pairs, len(k.parties))
+	for i := range k.pairs {
+		copy(k.pairs[i][:], r.take(pairSize))
+	}
+	if r.err == nil && k.pairs[k.self] != [pairSize]byte{} {
+		r.fail("a secret of %q with itself", k.Party())
 	}
 	if err := r.done(); err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func Generate(ctx context.Context, s *compute.Session, store *Store, p *he.Param
 	k := &KeyShare{
 		Key: &Key{p: p, sharing: s.ID(), policy: policy, parties: roster, seed: made.seed, public: made.public,
 			bounds: Bounds(len(roster) - len(made.excluded)), id: newKeyID(p, made.seed, made.public[0])},
-		self: s.Self(), f: made.f, e: made.e,
+		self: s.Self(), f: made.f, e: made.e, pairs: made.pairs,
 	}
 	for i := range roster {
 		if made.excluded[i] != nil {
@@ -128,14 +128,18 @@ func smallPoly(r *ring.Ring, sample func([]int32)) ring.Poly {
 	return out
 }
 
-// prove has the first threshold holders decrypt (b, a + e1), e1 from a coin: it is
-// e + e1·s, small if e is and s is.
+// prove gives the holders the secrets of their pairs and has the first threshold of them
+// decrypt (b, a + e1), e1 from a coin: it is e + e1·s, small if e is and s is.
 func (m *sharing) prove(ctx context.Context, v *dealing, bounds he.KeyBounds) error {
+	var err error
+	if m.pairs, err = v.pair(ctx); err != nil {
+		return err
+	}
 	coin, err := v.session.Coin(ctx, "trial: randomness")
 	if err != nil {
 		return err
 	}
-	t := &trial{session: v.session, ring: v.ring, parts: make([]bool, len(v.points)), name: "trial of the key"}
+	t := &trial{session: v.session, ring: v.ring, pairs: m.pairs, parts: make([]bool, len(v.points)), name: "trial of the key"}
 	var points []uint64
 	own := -1
 	for place, x := range v.points {
@@ -144,8 +148,9 @@ func (m *sharing) prove(ctx context.Context, v *dealing, bounds he.KeyBounds) er
 		}
 		if t.parts[place] = true; place == v.session.Self() {
 			own = len(points)
+			t.self = int(x) - 1
 		}
-		points = append(points, x)
+		points, t.set = append(points, x), append(t.set, int(x)-1)
 	}
 	if own >= 0 {
 		t.share = weighted(v.ring, m.f, points, own)

@@ -91,12 +91,13 @@ func (k *Key) pointsOf(roster compute.Roster) ([]uint64, []int, error) {
 }
 
 // A KeyShare is one party's part of a collective key: S = F(x) and the matching
-// error E(x), with E - a·S = H(x). No way of printing it shows anything of it.
+// error E(x), with E - a·S = H(x), and its secrets with the other holders. No way of printing it shows anything of it.
 type KeyShare struct {
 	_ [0]func() // not comparable: == would not be constant time
 	*Key
-	self int // place in parties
-	f, e ring.Poly
+	self  int // place in parties
+	f, e  ring.Poly
+	pairs pairs
 }
 
 const redactedShare = "share of a collective key (redacted)"
@@ -110,7 +111,8 @@ func (k *KeyShare) Party() string { return k.parties[k.self].Name }
 // Wipe overwrites the share. It must not be used afterwards.
 func (k *KeyShare) Wipe() {
 	wipe(k.f, k.e)
-	k.f, k.e = nil, nil
+	k.pairs.wipe()
+	k.f, k.e, k.pairs = nil, nil, nil
 }
 
 func (k *KeyShare) String() string               { return redactedShare }

@@ -146,9 +146,9 @@ func (k *KeyShare) release(store *Store, signer crypto.Signer, session [32]byte,
 	src := ring.FreshSource()
 	defer src.Wipe()
 	var out []*DecryptionShare
-	for _, set := range sets {
+	for i, set := range sets {
 		d := &DecryptionShare{key: k.id, sharing: k.sharing, session: session, ciphertext: whole, set: set, self: k.self, level: ct.Level()}
-		d.h = k.flooded(src, ct, set, f.bits)
+		d.h = k.floodedParts(src, ct, set, uses[i], f.bits)
 		if d.signature, err = signer.Sign(rand.Reader, d.signedText(k.p), crypto.Hash(0)); err != nil {
 			return nil, err
 		}
@@ -157,14 +157,30 @@ func (k *KeyShare) release(store *Store, signer crypto.Signer, session [32]byte,
 	return out, nil
 }
 
-// flooded returns c1·(λ·S) + e for every part.
-func (k *KeyShare) flooded(src *ring.Source, ct *he.Ciphertext, set []int, bits int) []ring.Poly {
+// A maskedShare is an additive share of s among a set of places, for one use.
+type maskedShare struct {
+	share ring.Poly
+	set   []int
+	use   [32]byte
+}
+
+// flooded returns c1·share + e and this party's part of a sharing of zero.
+func (k *KeyShare) flooded(r *ring.Ring, src *ring.Source, c1 ring.Poly, s *maskedShare, part, bits int) ring.Poly {
+	h := floodedShare(r, src, c1, s.share, bits)
+	mask := k.pairs.mask(r, k.self, s.set, s.use, part)
+	defer mask.Wipe()
+	r.Add(h, h, mask)
+	return h
+}
+
+// floodedParts returns this party's flooded shares of every part.
+func (k *KeyShare) floodedParts(src *ring.Source, ct *he.Ciphertext, set []int, use [32]byte, bits int) []ring.Poly {
 	r := k.p.Ring(ct.Level())
-	share := weighted(r, k.f, pointsAt(set), slices.Index(set, k.self))
-	defer share.Wipe()
+	s := &maskedShare{weighted(r, k.f, pointsAt(set), slices.Index(set, k.self)), set, use}
+	defer s.share.Wipe()
 	var out []ring.Poly
 	for part := range k.p.Parts() {
-		out = append(out, floodedShare(r, src, ct.Poly(part, 1), share, bits))
+		out = append(out, k.flooded(r, src, ct.Poly(part, 1), s, part, bits))
 	}
 	return out
 }

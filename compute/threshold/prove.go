@@ -2,6 +2,7 @@ package threshold
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"math"
 
@@ -17,6 +18,9 @@ type trial struct {
 	session *compute.Session
 	ring    *ring.Ring
 	share   ring.Poly // this party's additive share of s, nil if it takes no part
+	pairs   pairs     // its secrets with other holders
+	self    int       // its place in the key
+	set     []int     // and those of all who take part
 	parts   []bool    // by place in the session, who takes part
 	name    string
 }
@@ -41,8 +45,12 @@ func (t *trial) run(ctx context.Context, c0, c1 []ring.Poly, bound float64) erro
 	if t.share != nil {
 		src := ring.FreshSource()
 		defer src.Wipe()
+		use := t.use(c1)
 		for k := range c1 {
 			h := floodedShare(r, src, c1[k], t.share, bits)
+			mask := t.pairs.mask(r, t.self, t.set, use, k)
+			r.Add(h, h, mask)
+			mask.Wipe()
 			payload = he.AppendPoly(payload, r, h)
 		}
 	}
@@ -76,6 +84,15 @@ func (t *trial) run(ctx context.Context, c0, c1 []ring.Poly, bound float64) erro
 		}
 	}
 	return nil
+}
+
+// use is what the shares of a trial are masked under.
+func (t *trial) use(c1 []ring.Poly) [32]byte {
+	h := sha256.New()
+	for _, c := range c1 {
+		h.Write(he.AppendPoly(nil, t.ring, c))
+	}
+	return useOf(t.name, t.session.ID(), t.set, [32]byte(h.Sum(nil)))
 }
 
 func modulus(r *ring.Ring) float64 {

@@ -47,7 +47,7 @@ func Reshare(ctx context.Context, s *compute.Session, store *Store, k *KeyShare,
 	next := &KeyShare{
 		Key: &Key{p: old.p, id: old.id, epoch: old.epoch + 1, sharing: s.ID(), policy: m.plan.Policy, parties: m.to,
 			bounds: old.bounds, seed: old.seed, public: made.public},
-		self: m.to.Index(s.Roster()[s.Self()].Name), f: made.f, e: made.e,
+		self: m.to.Index(s.Roster()[s.Self()].Name), f: made.f, e: made.e, pairs: made.pairs,
 	}
 	stored := next.agreement("reshared", next.marshalPublic())
 	if next.self < 0 {

@@ -195,10 +195,11 @@ func TestFilesRefused(t *testing.T) {
 		"degree 2^16":          edit(good, 6, 16),
 		"degree 2^5":           edit(good, 6, 5),
 		"four primes":          edit(good, 9, 4),
-		"another secret":       edit(good, size-5, good[size-5]^1),
+		"another secret":       edit(good, size-200, good[size-200]^1),
+		"a pair with itself":   edit(good, size-3*pairSize+2, 1),
 		"another public key":   edit(good, 1000, good[1000]^1),
 		"a threshold of 9":     edit(good, 55, 9),
-		"a place that is none": edit(good, size-2*he.PolySize(k.p.KeyRing())-1, 3),
+		"a place that is none": edit(good, size-2*he.PolySize(k.p.KeyRing())-3*pairSize-1, 3),
 	} {
 		if _, err := parseKeyShare(nil, b); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", what, err)

@@ -36,10 +36,11 @@ func (k *KeyShare) Switch(ctx context.Context, s *compute.Session, store *Store,
 	if err != nil {
 		return nil, s.Fail(err)
 	}
-	if err := store.spend(k.id, k.policy.Quota, source, [][32]byte{useOf("switch", s.ID(), places, source)}); err != nil {
+	use := useOf("switch", s.ID(), places, source)
+	if err := store.spend(k.id, k.policy.Quota, source, [][32]byte{use}); err != nil {
 		return nil, s.Fail(err)
 	}
-	sums, err := k.switched(ctx, s, ct, to, share, f.bits)
+	sums, err := k.switched(ctx, s, ct, to, &maskedShare{share, places, use}, f.bits)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,7 @@ func (k *KeyShare) Switch(ctx context.Context, s *compute.Session, store *Store,
 }
 
 // switched returns (c0 + Σ h0, Σ h1) for every part.
-func (k *KeyShare) switched(ctx context.Context, s *compute.Session, ct *he.Ciphertext, to *he.PublicKey, share ring.Poly, bits int) ([][]ring.Poly, error) {
+func (k *KeyShare) switched(ctx context.Context, s *compute.Session, ct *he.Ciphertext, to *he.PublicKey, share *maskedShare, bits int) ([][]ring.Poly, error) {
 	const round = "switching: shares"
 	r := k.p.Ring(ct.Level())
 	src := ring.FreshSource()
@@ -60,7 +61,7 @@ func (k *KeyShare) switched(ctx context.Context, s *compute.Session, ct *he.Ciph
 	p0, p1 := to.B(), k.p.PublicMask(to.Mask())
 	var payload []byte
 	for part := range k.p.Parts() {
-		h0 := floodedShare(r, src, ct.Poly(part, 1), share, bits)
+		h0 := k.flooded(r, src, ct.Poly(part, 1), share, part, bits)
 		u := smallPoly(r, src.Ternary)
 		h1 := smallPoly(r, src.Binomial)
 		r.MulAdd(h0, u, p0)

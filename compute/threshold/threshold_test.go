@@ -3,6 +3,7 @@ package threshold
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 
 	"fednode/compute"
@@ -86,12 +87,12 @@ func TestColumnInOneSession(t *testing.T) {
 func TestWrongEvaluationKeys(t *testing.T) {
 	p := parameters(t, he.Set8192, he.T16)
 	members := generated(t, p, Policy{Threshold: 2, Quota: 1}, 2)
-	for what, elements := range map[string][]uint64{"relinearisation": nil, "Galois": {3}} {
+	for what, elements := range map[string][]uint64{"relinearisation": nil, "Galois": {3}, "crafted": {3}} {
 		errs := inSession(t, members, func(s *compute.Session, m *member) error {
 			if s.Self() == 1 {
-				m = &member{share: &KeyShare{Key: m.share.Key, self: 1, f: m.share.f.Clone(), e: m.share.e}}
-				if what == "Galois" {
-					return wrongGalois(t, s, m.share, elements)
+				m = &member{share: &KeyShare{Key: m.share.Key, self: 1, f: m.share.f.Clone(), e: m.share.e, pairs: m.share.pairs}}
+				if what != "relinearisation" {
+					return wrongGalois(t, s, m.share, elements, what == "crafted")
 				}
 				m.share.f[0][77] ^= 1
 			}
@@ -104,8 +105,9 @@ func TestWrongEvaluationKeys(t *testing.T) {
 	}
 }
 
-// wrongGalois makes a right relinearisation key and a wrong Galois key.
-func wrongGalois(t testing.TB, s *compute.Session, k *KeyShare, elements []uint64) error {
+// wrongGalois makes a right relinearisation key and a wrong Galois key: of another secret, or crafted to work on the
+// public key's own a, whose digits are known beforehand.
+func wrongGalois(t testing.TB, s *compute.Session, k *KeyShare, elements []uint64, crafted bool) error {
 	points, share, err := k.joint(s)
 	if err != nil {
 		return err
@@ -114,7 +116,7 @@ func wrongGalois(t testing.TB, s *compute.Session, k *KeyShare, elements []uint6
 	if err := s.Agree(t.Context(), "evaluation keys: terms", k.agreement("evaluation keys", terms)); err != nil {
 		return err
 	}
-	m := &making{k: k, s: s, r: k.p.KeyRing(), src: ring.FreshSource(), share: share, parties: len(points)}
+	m := &making{k: k, s: s, r: k.p.KeyRing(), src: ring.FreshSource(), share: share, parties: len(points), places: []int{0, 1}}
 	keys := he.NewEvaluationKeys(k.p)
 	relin, err := m.relinearisation(t.Context())
 	if err != nil {
@@ -122,8 +124,13 @@ func wrongGalois(t testing.TB, s *compute.Session, k *KeyShare, elements []uint6
 	}
 	keys.SetRelinearisation(relin)
 	right := m.share
-	m.share = uniformPoly(m.r)
-	key, err := m.galois(t.Context(), elements[0])
+	var key *he.SwitchingKey
+	if crafted {
+		key, err = craftedGalois(t, m, elements[0])
+	} else {
+		m.share = uniformPoly(m.r)
+		key, err = m.galois(t.Context(), elements[0])
+	}
 	if err != nil {
 		return err
 	}
@@ -159,4 +166,44 @@ func TestDepths(t *testing.T) {
 			t.Errorf("%s: %d products, want %d", p, depth, c.want)
 		}
 	}
+}
+
+// craftedGalois is galois with what d_2 is times too much in the key for d_1 and what d_1 is too little in that for d_2,
+// d_1 and d_2 the digits of a: on a, they cancel.
+func craftedGalois(t testing.TB, m *making, g uint64) (*he.SwitchingKey, error) {
+	p := m.k.p
+	coin, err := m.s.Coin(t.Context(), fmt.Sprintf("common reference string: Galois %d", g))
+	if err != nil {
+		return nil, err
+	}
+	a := p.PublicMask(m.k.seed)
+	m.r.INTT(a)
+	digit := func(row int) ring.Poly {
+		out := m.r.NewPoly()
+		for i, mod := range m.r.Moduli {
+			for n, x := range a[row] {
+				out[i][n] = mod.ReduceWord(x)
+			}
+		}
+		m.r.NTT(out)
+		return out
+	}
+	turned, seed := m.r.NewPoly(), ring.Seed(coin)
+	p.TurnSecret(turned, m.share, g)
+	var b []ring.Poly
+	for d := range p.Digits() {
+		x := m.masked(p.SwitchMask(seed, d), turned, true)
+		p.AddGadget(x, m.share, d)
+		b = append(b, x)
+	}
+	x, y := uniformPoly(m.r), m.r.NewPoly() // so large that no flood covers it
+	m.r.Mul(y, x, digit(1))
+	m.r.Add(b[0], b[0], y)
+	m.r.Mul(y, x, digit(0))
+	m.r.Sub(b[1], b[1], y)
+	sums, err := m.collect(t.Context(), fmt.Sprintf("Galois key %d", g), false, b)
+	if err != nil {
+		return nil, err
+	}
+	return he.SwitchingKeyOf(p, &seed, sums[0], nil, he.KeyBounds{Secret: m.k.bounds.Secret, Error: float64(m.parties) * ring.ErrorBound})
 }

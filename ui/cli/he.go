@@ -18,7 +18,7 @@ import (
 
 func (a *app) he() *cobra.Command {
 	c := &cobra.Command{Use: "he", Short: "Compute on encrypted columns of numbers",
-		Long: `Homomorphic encryption (BFV): whoever holds the key encrypts nothing itself and learns only the results; whoever
+		Long: `Homomorphic encryption (BFV): whoever holds the key encrypts nothing itself and is given only the results; whoever
 computes sees no number. A program of additions, subtractions, multiplications, constants and sums over columns is
 planned first: depth, noise and the range of every result. Parameters come from the table of the
 HomomorphicEncryption.org standard for 128-bit security; a program that none of them holds is refused with the reason,

@@ -42,6 +42,9 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 	if err != nil {
 		return nil, err
 	}
+	if first, _ := r.FieldPos(0); first != 1 {
+		return nil, fmt.Errorf("line 1 is empty: the first line names the columns")
+	}
 	at := map[string]int{}
 	for i, name := range header {
 		if i == 0 {
@@ -62,6 +65,7 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 	if len(out) == 0 {
 		return nil, fmt.Errorf("none of the program's columns is in the file: %s%s", strings.Join(names, ", "), near(names[0], slices.Sorted(maps.Keys(at))))
 	}
+	last := lastLine(r, header)
 	for row := 1; ; row++ {
 		record, err := r.Read()
 		if errors.Is(err, io.EOF) {
@@ -70,6 +74,10 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 		if err != nil {
 			return nil, err
 		}
+		if first, _ := r.FieldPos(0); first != last+1 { // the reader skips it, and rows would not be those of another's column
+			return nil, fmt.Errorf("line %d is empty: take it out if it is no row, or write its number", last+1)
+		}
+		last = lastLine(r, record)
 		if row > maxRows {
 			return nil, fmt.Errorf("more than %d rows, which is what the plan has room for", maxRows)
 		}
@@ -86,6 +94,12 @@ func ReadColumns(in io.Reader, names []string, maxRows int) ([]Values, error) {
 		return nil, fmt.Errorf("the file has no rows below its header")
 	}
 	return out, nil
+}
+
+// lastLine returns the line that the record just read ends in.
+func lastLine(r *csv.Reader, record []string) int {
+	line, _ := r.FieldPos(len(record) - 1)
+	return line + strings.Count(record[len(record)-1], "\n")
 }
 
 // Measure returns the bounds of what is in a column: the least and the largest number.
@@ -172,14 +186,19 @@ func Decrypt(pl *Plan, sk *he.SecretKey, t *Table, progress Progress) ([]Values,
 	return pl.Open(t, decrypt, progress)
 }
 
-// Open returns the numbers in a table whose ciphertexts decrypt turns to plaintexts, which it wipes.
+// Open returns the numbers in a table whose ciphertexts decrypt turns to plaintexts, which it wipes. Results that are not
+// those of the program are refused before they are decrypted, and those that leave the plan's range after: columns
+// within their bounds do not lead there, and a ciphertext made to show the key is most likely to.
 func (pl *Plan) Open(t *Table, decrypt func(*he.Ciphertext) (*he.Plaintext, error), progress Progress) ([]Values, error) {
+	if err := pl.checkResults(t); err != nil {
+		return nil, err
+	}
 	of, done := 0, 0
 	for _, c := range t.Columns {
 		of += len(c.Parts)
 	}
 	var out []Values
-	for _, c := range t.Columns {
+	for at, c := range t.Columns {
 		v := Values{Name: c.Name, Total: c.Total}
 		rows := c.Rows
 		if c.Total {
@@ -201,7 +220,32 @@ func (pl *Plan) Open(t *Table, decrypt func(*he.Ciphertext) (*he.Plaintext, erro
 			done++
 			progress.tell(done, of)
 		}
+		if t.Results {
+			r := pl.ranges[pl.program.outputs[at].node.id]
+			if row := v.outside(r); row >= 0 {
+				clear(v.Rows)
+				return nil, fmt.Errorf("%s, row %d: %w: the plan has %s; a column was not within its bounds, or not encrypted but made up: do not trust this result, nor who supplied the columns",
+					c.Name, row+1, he.ErrRange, r)
+			}
+		}
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// checkResults refuses tables of results whose names and kinds are not those of the program.
+func (pl *Plan) checkResults(t *Table) error {
+	if !t.Results {
+		return nil
+	}
+	outputs := pl.program.outputs
+	ok := len(t.Columns) == len(outputs)
+	for i := 0; ok && i < len(outputs); i++ {
+		c := t.Columns[i]
+		ok = c.Name == outputs[i].name && c.Total == outputs[i].node.total && c.Rows <= pl.rows
+	}
+	if !ok {
+		return fmt.Errorf("%w: the table says that it holds results, and not those of the program", he.ErrMismatch)
+	}
+	return nil
 }

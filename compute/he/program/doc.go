@@ -19,7 +19,8 @@
 //   - A plan that was read is planned anew and compared: one that was altered is refused. Tables of another plan or
 //     under another key are refused by name.
 //
-// It does not promise that whoever evaluates has computed the program: there is no proof of it. Evaluation has no
+// It does not promise that whoever evaluates has computed the program, or that a column was encrypted and not made to show
+// the key: there are no proofs of either. Evaluation has no
 // randomness, so that whoever has the tables of columns can run it too and compare (Same): holders of a key should,
 // before they decrypt for others. A key may be in several hands (Proposal, package threshold); then any t of them decrypt.
 //

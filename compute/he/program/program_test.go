@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"fednode/compute/he"
+	"fednode/compute/he/ring"
 )
 
 func must(t testing.TB, err error) {
@@ -439,6 +440,10 @@ func TestColumnsRead(t *testing.T) {
 	if len(got) != 2 || text(got[0]) != "-7 170141183460469231731" || text(got[1]) != "3 4" {
 		t.Errorf("%v", got)
 	}
+	// Lines within quotes, and after the last row.
+	if got, err := ReadColumns(strings.NewReader("price,note\r\n1,\"a\r\n\r\nb\"\r\n2,\n\n\n"), names, 5); err != nil || text(got[0]) != "1 2" {
+		t.Errorf("%v, %v", got, err)
+	}
 	for in, says := range map[string]string{
 		"":                    "empty",
 		"prize\n1\n":          "did you mean prize?",
@@ -448,6 +453,8 @@ func TestColumnsRead(t *testing.T) {
 		"price\n\"\"\n":       "no digits",
 		"price,quantity\n1\n": "wrong number of fields",
 		"price,price\n1,2\n":  "two columns are called price",
+		"price\n1\n\n2\n":     "line 3 is empty",
+		"\nprice\n1\n":        "line 1 is empty",
 		"price\n" + strings.Repeat("9", 50) + "\n": "more than 126 bits",
 	} {
 		if _, err := ReadColumns(strings.NewReader(in), names, 2); err == nil || !strings.Contains(err.Error(), says) {
@@ -507,4 +514,40 @@ func FuzzParseTable(f *testing.F) {
 func FuzzReadColumns(f *testing.F) {
 	f.Add("a,b\n1,2\n")
 	f.Fuzz(func(t *testing.T, s string) { ReadColumns(strings.NewReader(s), []string{"a", "b"}, 10) })
+}
+
+// TestColumnThatShowsTheKey: (0, Q/t) is a ciphertext of the secret, as fresh as any. What comes of it is refused when it
+// is decrypted, for it is not in the plan's range; so is a table that says that a column is a result.
+func TestColumnThatShowsTheKey(t *testing.T) {
+	k := withKeys(t, plan(t, "a + 1", "a=-1000..1000", 4096))
+	p := k.Plan.Parameters()
+	var parts [][]ring.Poly
+	for _, prime := range p.PlainPrimes() {
+		r := p.Ring(p.MaxLevel())
+		rest := uint64(1) // Q mod t
+		for _, q := range r.Primes() {
+			rest = (rest % prime) * (q % prime) % prime
+		}
+		c1 := r.NewPoly()
+		for i, m := range r.Moduli {
+			for j := range c1[i] {
+				c1[i][j] = m.Mul(m.Neg(m.ReduceWord(rest)), m.Inv(m.ReduceWord(prime)))
+			}
+		}
+		parts = append(parts, []ring.Poly{r.NewPoly(), c1})
+	}
+	ct, err := he.CiphertextOf(p, p.MaxLevel(), parts, p.NoisePublicKey(he.OwnBounds), he.OwnBounds)
+	must(t, err)
+	column := []Column{{Name: "a", Rows: 4096, Parts: []*he.Ciphertext{ct}}}
+	made := &Table{Plan: k.Plan.ID(), Key: k.id, Columns: column}
+	results, err := Evaluate(context.Background(), k.Plan, k.keys, k.id, []*Table{made}, 1, nil)
+	must(t, err)
+	got, err := Decrypt(k.Plan, k.sk, results, nil)
+	if !errors.Is(err, he.ErrRange) || got != nil {
+		t.Errorf("%d columns, %v", len(got), err)
+	}
+	_, err = Decrypt(k.Plan, k.sk, &Table{Plan: k.Plan.ID(), Key: k.id, Results: true, Columns: column}, nil)
+	if !errors.Is(err, he.ErrMismatch) {
+		t.Error(err)
+	}
 }

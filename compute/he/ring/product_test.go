@@ -292,6 +292,14 @@ func FuzzSums(f *testing.F) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("q=%d: the weighted sum of %d rows differs from the plain one", m.Q, len(rows))
 		}
+		wide := slices.Clone(rows[:min(len(rows), 8)]) // as conversions have it: a row of 52 bits beside those of 50
+		wide[0] = slices.Repeat([]uint64{1<<52 - 1}, n)
+		widest, plain := make([]uint64, n), make([]uint64, n)
+		m.CombineRow(widest, wide, weights[:len(wide)])
+		m.plainCombine(plain, wide, weights[:len(wide)])
+		if !slices.Equal(widest, plain) {
+			t.Fatalf("q=%d: the weighted sum of %d rows, one of 52 bits, differs from the plain one", m.Q, len(wide))
+		}
 		for j, x := range []int{0, n - 1} {
 			var sum big.Int
 			for i := range rows {

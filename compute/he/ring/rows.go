@@ -88,7 +88,8 @@ func (m *Modulus) plainDot(out []uint64, a, b [][]uint64) {
 }
 
 // CombineRow sets out = Σ rows[i]·weights[i] for residues weights and words below
-// 2^50, at most 2^10 of them; it is one reduction for all. out is none of the rows.
+// 2^52, at most 2^8 of them, of a sum below 2^104; it is one reduction for all. out is
+// none of the rows.
 func (m *Modulus) CombineRow(out []uint64, rows [][]uint64, weights []uint64) {
 	if m.vectorCombine(out, rows, weights) {
 		return
