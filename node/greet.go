@@ -78,7 +78,7 @@ func (h *host) authenticate(q *invite.Request, exporter []byte) (i *invitation, 
 	if err != nil {
 		return nil, err
 	}
-	if i == nil {
+	if i == nil || h.over(*i) {
 		return nil, unknown
 	}
 	b, err := h.sealer.Unseal(i.Secret, secretAAD(q.Invitation))
@@ -208,13 +208,12 @@ func (h *host) admit(ctx context.Context, q *invite.Request) (*invitation, error
 	if err != nil {
 		return nil, err
 	}
+	another := &transport.Error{Code: transport.CodeConflict, Text: fmt.Sprintf("another record of %s awaits approval with this invitation: keys and endpoints change after joining, with fednode members renew", i.Invitee)}
 	if i.Use != nil {
 		if i.Use.Hash != hash && !h.isMember(*i) {
-			return nil, &transport.Error{Code: transport.CodeConflict, Text: fmt.Sprintf("another record of %s awaits approval with this invitation: keys and endpoints change after joining, with fednode members renew", i.Invitee)}
+			return nil, another
 		}
-		if _, known := h.clerk.rejected(i.Use.Hash); known || h.isMember(*i) {
-			return i, nil
-		}
+		return i, nil // what it brought in came with its use, and comes once
 	}
 	now := h.now().UTC()
 	_, err = h.clerk.propose(ctx, c, h.self, transport.NewTime(now).String(), func(tx *store.Tx) error {
@@ -223,6 +222,9 @@ func (h *host) admit(ctx context.Context, q *invite.Request) (*invitation, error
 		}
 		if err := h.usable(i, q); err != nil {
 			return err
+		}
+		if i.Use != nil && i.Use.Hash != hash {
+			return another
 		}
 		if i.Use != nil {
 			return nil
@@ -245,19 +247,27 @@ func (h *host) admit(ctx context.Context, q *invite.Request) (*invitation, error
 	return i, nil
 }
 
+// outcome is the state of what a used invitation brought in. The candidates are asked before the members, for one that is
+// in force is a candidate no more. One that is forgotten without being a member was rejected, or has waited too long.
+func (h *host) outcome(i invitation) string {
+	rejected, known := h.clerk.rejected(i.Use.Hash)
+	_, taken := h.gov.Current().Get(i.Invitee)
+	switch {
+	case h.isMember(i):
+		return invite.StateMember
+	case rejected, !known && !taken:
+		return invite.StateRejected
+	}
+	return invite.StateAwaiting
+}
+
 // stand says how far whoever has used the invitation is.
 func (h *host) stand(i *invitation, a *invite.Answer) {
 	if i.Use == nil {
 		return
 	}
 	a.Hash = i.Use.Hash
-	if h.isMember(*i) {
-		a.State = invite.StateMember
-		return
-	}
-	a.State = invite.StateAwaiting
-	if rejected, _ := h.clerk.rejected(i.Use.Hash); rejected {
-		a.State = invite.StateRejected
+	if a.State = h.outcome(*i); a.State != invite.StateAwaiting {
 		return
 	}
 	for _, v := range h.clerk.views() {

@@ -94,8 +94,11 @@ func newHost(n *Node) (*host, error) {
 	return h, h.open()
 }
 
-// open has strangers answered while there are invitations, and nobody's protocol spoken while there are none.
+// open forgets what is over, and has strangers answered while there are invitations, and nobody's protocol spoken while there are none.
 func (h *host) open() error {
+	if err := h.db.Update(context.Background(), h.sweep); err != nil {
+		return err
+	}
 	all, err := h.all()
 	if err != nil {
 		return err
@@ -169,7 +172,7 @@ func (h *host) sweep(tx *store.Tx) error {
 		if err := json.Unmarshal(v, &i); err != nil {
 			return fmt.Errorf("invitation %s: %w", k, err)
 		}
-		if h.now().Sub(i.Expires) > inviteKept {
+		if h.over(i) {
 			old = append(old, slices.Clone(k))
 		}
 		return nil
@@ -179,6 +182,9 @@ func (h *host) sweep(tx *store.Tx) error {
 	}
 	return err
 }
+
+// over reports whether an invitation's end is so long over that it is forgotten.
+func (h *host) over(i invitation) bool { return h.now().Sub(i.Expires) >= inviteKept }
 
 func keepInvitation(tx *store.Tx, id string, i invitation) error {
 	v, err := json.Marshal(i)
@@ -229,9 +235,10 @@ func (h *host) view(id string, i invitation) InvitationView {
 	v := InvitationView{ID: id, Organization: i.Invitee, Created: i.Created, Expires: i.Expires, Words: i.Words, State: InvitationOpen}
 	if i.Use != nil {
 		v.UsedAt, v.RootSHA256, v.Hash, v.State = i.Use.At, i.Use.RootSHA256, i.Use.Hash, InvitationUsed
-		if h.isMember(i) {
+		switch h.outcome(i) {
+		case invite.StateMember:
 			v.State = InvitationMember
-		} else if rejected, _ := h.clerk.rejected(i.Use.Hash); rejected {
+		case invite.StateRejected:
 			v.State = InvitationRejected
 		}
 		return v
