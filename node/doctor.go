@@ -259,15 +259,15 @@ func (n *Node) lookAtEndpoints(ctx context.Context, c *chart) {
 	if !slices.Equal(advertised, own.Endpoints) {
 		c.warning(CheckEndpoints, fmt.Sprintf("%s advertises %s; the members know %s", ConfigName, strings.Join(advertised, " "), strings.Join(own.Endpoints, " ")), "fednode members renew")
 	}
-	places, err := n.locate(ctx, n.site.Org())
+	places, err := n.locate(ctx, n.site.Org(), nil)
 	c.places(places, err)
 }
 
 // locate resolves a member's endpoints, for which it takes its time, but not too much.
-func (n *Node) locate(ctx context.Context, org transport.OrgID) ([]transport.Location, error) {
+func (n *Node) locate(ctx context.Context, org transport.OrgID, asker net.Addr) ([]transport.Location, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
 	defer cancel()
-	return n.transport.Locate(ctx, org)
+	return n.transport.Locate(ctx, org, asker)
 }
 
 // places judges how endpoints resolve, and reports whether there is any address to try.
@@ -292,10 +292,27 @@ func (c *chart) places(places []transport.Location, err error) bool {
 		}
 		good = append(good, text)
 	}
-	if len(good) == len(places) {
+	if len(good) > 0 && len(good) == len(places) {
 		c.ok(CheckDNS, strings.Join(good, ", "))
 	}
 	return len(good) > 0
+}
+
+// told takes out of what is found of an asker's endpoints what is not for it: how names inside of this node's network
+// resolve, and who resolves them.
+func (c *chart) told(places []transport.Location, asker net.Addr) (out []transport.Location) {
+	for _, p := range places {
+		var dns *net.DNSError
+		switch {
+		case errors.Is(p.Err, transport.ErrElsewhere):
+			c.skip(fmt.Sprintf("%s is in a private network where %s is, which it does not look at for who asks from outside of that (%s)", p.Endpoint, c.by, hostOf(asker)), CheckEndpoints)
+			continue
+		case errors.As(p.Err, &dns):
+			p.Err = &net.DNSError{Err: dns.Err, Name: dns.Name}
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // A probe is the try of one lane.
@@ -305,9 +322,13 @@ type probe struct {
 	err error
 }
 
-// lookAt is what this node finds of the way to a member's node. It reports whether the node answers.
-func (n *Node) lookAt(ctx context.Context, c *chart) (answers bool) {
-	places, err := n.locate(ctx, c.about)
+// lookAt is what this node finds of the way to a member's node, at the wish of who is at asker, or without one at its own.
+// It reports whether the node answers.
+func (n *Node) lookAt(ctx context.Context, c *chart, asker net.Addr) (answers bool) {
+	places, err := n.locate(ctx, c.about, asker)
+	if asker != nil {
+		places = c.told(places, asker)
+	}
 	if !c.places(places, err) {
 		c.skip("there is no address to try", CheckUDP, CheckTCP, CheckCertificate)
 		return false
@@ -320,7 +341,7 @@ func (n *Node) lookAt(ctx context.Context, c *chart) (answers bool) {
 				ctx, cancel := context.WithTimeout(ctx, probeLimit)
 				defer cancel()
 				p, to := &tried[i][j], p.Endpoint
-				p.rtt, p.at, p.err = n.transport.Probe(ctx, c.about, lane, to)
+				p.rtt, p.at, p.err = n.transport.Probe(ctx, c.about, lane, asker, to)
 			})
 		}
 	}
@@ -343,7 +364,7 @@ func (n *Node) lookAt(ctx context.Context, c *chart) (answers bool) {
 	ahead := func() (time.Duration, error) {
 		ctx, cancel := context.WithTimeout(ctx, probeLimit)
 		defer cancel()
-		return n.transport.Clock(ctx, c.about)
+		return n.transport.Clock(ctx, c.about, asker)
 	}
 	return c.lanes(best[0], best[1], n.leaf.Leaf().Leaf.NotAfter, ahead)
 }

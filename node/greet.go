@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
 	"fednode/store"
@@ -52,7 +54,7 @@ func (h *host) answer(ctx context.Context, r transport.JoinRequest) ([]byte, err
 	case invite.AskLog:
 		a.Log, err = h.page(q.Offset)
 	case invite.AskReach:
-		a.Reach, err = h.reach(ctx, i, q)
+		a.Reach, err = h.reach(ctx, r.Remote, i, q)
 	case invite.AskJoin:
 		i, err = h.admit(ctx, q)
 	default:
@@ -157,9 +159,9 @@ func (h *host) candidateOf(i *invitation, q *invite.Request) (member.Candidate, 
 	return c, nil
 }
 
-// reach calls the joiner back where its record says that it will be. What it is told of an endpoint that does not answer
-// as it should is no more than that: it may be somebody else's.
-func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out []invite.Reach, err error) {
+// reach calls the joiner back where its record says that it will be, unless that is nearer to this node than the joiner is.
+// What it is told of an endpoint that does not answer as it should is no more than that: it may be somebody else's.
+func (h *host) reach(ctx context.Context, asker net.Addr, i *invitation, q *invite.Request) (out []invite.Reach, err error) {
 	if _, err := h.candidateOf(i, q); err != nil {
 		return nil, err
 	}
@@ -174,9 +176,11 @@ func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out
 		return nil
 	}
 	for _, e := range r.Endpoints[:min(len(r.Endpoints), maxReached)] {
-		for _, at := range h.transport.CallBack(ctx, e, verify) {
+		for _, at := range h.transport.CallBack(ctx, asker, e, verify) {
 			v := invite.Reach{Endpoint: e, Lane: string(at.Lane), OK: at.Err == nil, Millis: at.RTT.Milliseconds()}
 			switch {
+			case errors.Is(at.Err, transport.ErrElsewhere) && isAddress(e): // what a name leads to here is not told
+				v.Problem = fmt.Sprintf("it is an address of a private network, and %s was asked from outside of that (%s)", h.self, hostOf(asker))
 			case errors.Is(at.Err, errOtherNode):
 				v.Problem = "something else answers there"
 			case at.Err != nil:
@@ -186,6 +190,19 @@ func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out
 		}
 	}
 	return out, nil
+}
+
+func isAddress(endpoint string) bool {
+	_, err := netip.ParseAddrPort(endpoint)
+	return err == nil
+}
+
+func hostOf(a net.Addr) string {
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
 }
 
 var errOtherNode = errors.New("not the joiner's node")

@@ -90,7 +90,7 @@ func (l *looker) handle(ctx context.Context, r *transport.Request) error {
 	g := n.governance()
 	b := lookback{Version: Version(), Wire: []int{transport.Version}, Log: n.Log.Head().Size, Seen: known.Size, Governance: g.Size, Confirmed: transport.NewTime(g.Confirmed)}
 	way := &chart{by: n.site.Org(), about: r.From.ID}
-	n.lookAt(ctx, way)
+	n.lookAt(ctx, way, r.Remote())
 	n.lookAtSession(way)
 	b.Findings = append(way.findings, n.health()...)
 	return r.Reply(ctx, b, transport.ReplyOptions{}, nil)
@@ -151,7 +151,7 @@ func (n *Node) diagnose(ctx context.Context, org transport.OrgID) []Finding {
 		c.skip("it is suspended here", append([]string{CheckDNS, CheckUDP, CheckTCP, CheckCertificate}, rest...)...)
 		return c.findings
 	}
-	if !n.lookAt(ctx, c) {
+	if !n.lookAt(ctx, c, nil) {
 		if slices.ContainsFunc(c.findings, func(f Finding) bool { return f.Check == CheckClock }) {
 			rest = rest[1:]
 		}

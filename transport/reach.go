@@ -87,8 +87,9 @@ type Location struct {
 	Err      error
 }
 
-// Locate resolves the endpoints of a member's record, this organisation's own included.
-func (n *Node) Locate(ctx context.Context, org OrgID) ([]Location, error) {
+// Locate resolves the endpoints of a member's record, this organisation's own included, at the wish of who is at asker: of
+// addresses that mean nothing there, all that is told is [ErrElsewhere]. Without an asker it is this node's own wish.
+func (n *Node) Locate(ctx context.Context, org OrgID, asker net.Addr) ([]Location, error) {
 	m, ok := n.c.Members().Get(org)
 	if !ok {
 		return nil, &Error{CodeNotMember, fmt.Sprintf("%.63s is not a member", org)}
@@ -96,7 +97,7 @@ func (n *Node) Locate(ctx context.Context, org OrgID) ([]Location, error) {
 	out := make([]Location, len(m.Endpoints))
 	for i, e := range m.Endpoints {
 		out[i].Endpoint = e
-		out[i].Addrs, out[i].Err = n.c.Resolve(ctx, e)
+		out[i].Addrs, out[i].Err = n.resolveFor(ctx, asker, e)
 	}
 	return out, nil
 }
@@ -147,9 +148,10 @@ func (c *tcpConn) rtt() (d time.Duration) {
 }
 
 // Clock returns how far ahead the clock of a member's node is, to a second or so. It asks over the TCP lane and shows no
-// certificate, so that it gets an answer where the clocks are so far apart that neither holds the other's for valid.
-func (n *Node) Clock(ctx context.Context, org OrgID) (ahead time.Duration, err error) {
-	d := &dialer{n: n, org: org}
+// certificate, so that it gets an answer where the clocks are so far apart that neither holds the other's for valid. asker is
+// as for [Node.Locate].
+func (n *Node) Clock(ctx context.Context, org OrgID, asker net.Addr) (ahead time.Duration, err error) {
+	d := &dialer{n: n, org: org, asker: asker}
 	targets, err := d.targets(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s: %w", ErrUnreachable, org, err)
