@@ -180,3 +180,26 @@ func TestARefusedProposalIsNotRepeated(t *testing.T) {
 		}
 	})
 }
+
+// TestAChairThatIsAwayCostsNoLog counts what the inviter puts on record in the hours in which it cannot tell the chair.
+func TestAChairThatIsAwayCostsNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2, Strangers: 1})
+		a, b, c := f.Orgs[0], f.Orgs[1], f.Strangers[0]
+		f.must(a.Stop())
+		j := c.met(f.invited(b, c).Token)
+		f.asked(j)
+		time.Sleep(3 * time.Hour)
+		tried := 0
+		for _, e := range b.entries(t, "request-sent", "") {
+			if e.Action == "governance-proposal" {
+				tried++
+			}
+		}
+		if tried > 3 {
+			t.Errorf("org-b tried %d times", tried)
+		}
+		a.Start()
+		f.Wait("org-a to hear of it", func() bool { return len(a.Node.Candidates()) == 1 })
+	})
+}
