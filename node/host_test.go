@@ -97,13 +97,10 @@ func TestWhoWasRejectedDoesNotComeBack(t *testing.T) {
 	})
 }
 
-// TestInvitationsAreForgotten, also where nobody is invited any more.
+// TestInvitationsAreForgotten, also where nobody is invited any more: there, nothing is deleted.
 func TestInvitationsAreForgotten(t *testing.T) {
 	inviting(t, func(t *testing.T, n *Node, _ func() *invite.Request) {
 		time.Sleep(DefaultValidity + inviteKept)
-		if err := n.host.open(); err != nil {
-			t.Fatal(err)
-		}
 		if got, err := n.Invitations(); err != nil || len(got) != 0 {
 			t.Errorf("%+v, %v", got, err)
 		}

@@ -94,11 +94,8 @@ func newHost(n *Node) (*host, error) {
 	return h, h.open()
 }
 
-// open forgets what is over, and has strangers answered while there are invitations, and nobody's protocol spoken while there are none.
+// open has strangers answered while there are invitations, and nobody's protocol spoken while there are none.
 func (h *host) open() error {
-	if err := h.db.Update(context.Background(), h.sweep); err != nil {
-		return err
-	}
 	all, err := h.all()
 	if err != nil {
 		return err
@@ -223,7 +220,9 @@ func (h *host) all() (out []InvitationView, err error) {
 			if err := json.Unmarshal(v, &i); err != nil {
 				return fmt.Errorf("invitation %s: %w", k, err)
 			}
-			out = append(out, h.view(string(k), i))
+			if !h.over(i) {
+				out = append(out, h.view(string(k), i))
+			}
 			return nil
 		})
 	})
