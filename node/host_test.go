@@ -9,6 +9,7 @@ import (
 	"fednode/hsm"
 	"fednode/transport"
 	"fednode/transport/invite"
+	"fednode/transport/member"
 )
 
 // inviting runs fn with a founder's node that has invited org-b. asks makes org-b's requests to join, each with another
@@ -103,6 +104,19 @@ func TestInvitationsAreForgotten(t *testing.T) {
 		time.Sleep(DefaultValidity + inviteKept)
 		if got, err := n.Invitations(); err != nil || len(got) != 0 {
 			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+// TestCandidatesDoNotOutliveTheirTime: what the chair dates far ahead would be kept for ever.
+func TestCandidatesDoNotOutliveTheirTime(t *testing.T) {
+	inviting(t, func(t *testing.T, n *Node, asks func() *invite.Request) {
+		for ahead, ok := range map[time.Duration]bool{100 * 365 * 24 * time.Hour: false, -candidateLife - time.Hour: false, time.Minute: true} {
+			since := transport.NewTime(time.Now().Add(ahead)).String()
+			err := n.governor.clerk.learn(t.Context(), notice{Candidate: member.Candidate{Member: asks().Member}, Sponsor: "org-a", Since: since})
+			if (err == nil) != ok {
+				t.Errorf("brought in %s from now: %v", ahead, err)
+			}
 		}
 	})
 }
