@@ -243,6 +243,9 @@ func (e *Engine) handleWithdrawal(ctx context.Context, r *transport.Request) err
 		return &transport.Error{Code: transport.CodeNotFound, Text: "no such agreement with you"}
 	}
 	return r.Reply(ctx, acknowledged{true}, transport.ReplyOptions{Audit: agreementAudit("withdraw", hash)}, func(tx *store.Tx) error {
+		if now, _, err := get[Agreement](tx, bucketAgreements, hash); err != nil || now.State == Withdrawn {
+			return err // that of whoever was first stands, and what is owed because of it
+		}
 		return e.markWithdrawn(tx, hash, string(r.From.ID)+": "+printable(n.Reason))
 	})
 }

@@ -24,10 +24,12 @@ type notice struct {
 
 func (n notice) key() string { return n.Agreement + "/" + string(n.To) + "/" + n.Type }
 
-// How often notices that could not be delivered are tried again.
+// How often notices that could not be delivered are tried again. Whoever is away costs nothing but a try to connect; every
+// question that is put, and every answer to it, stays in the log.
 const (
-	remindEvery = 5 * time.Second // at first; the pause doubles
-	remindLater = 2 * time.Minute // at most
+	remindEvery = 5 * time.Second  // at first; the pause doubles
+	remindAway  = 2 * time.Minute  // at most, while the participant cannot be reached
+	remindLater = 30 * time.Minute // at most
 )
 
 // reminders remembers when notices were last tried; what it does not know is due.
@@ -49,6 +51,16 @@ func (r *reminders) try(n notice) {
 		r.last = map[string]reminder{}
 	}
 	r.last[n.key()] = reminder{time.Now(), min(max(remindEvery, 2*r.last[n.key()].pause), remindLater)}
+}
+
+// miss notes that a notice's recipient could not be reached.
+func (r *reminders) miss(n notice) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == nil {
+		r.last = map[string]reminder{}
+	}
+	r.last[n.key()] = reminder{time.Now(), min(max(remindEvery, 2*r.last[n.key()].pause), remindAway)}
 }
 
 func (r *reminders) due(n notice) bool {
@@ -82,7 +94,7 @@ func (e *Engine) settled(tx *store.Tx, which ...notice) error {
 		if err := tx.Bucket(bucketNotices).Delete([]byte(n.key())); err != nil {
 			return err
 		}
-		e.reminders.forget(n)
+		tx.AfterCommit(func() { e.reminders.forget(n) })
 	}
 	return nil
 }
@@ -146,13 +158,9 @@ func (e *Engine) deliverOne(ctx context.Context, n notice) error {
 		return fmt.Errorf("%w; %w", err, errAwaits)
 	}
 	var ans proposalReply
+	var nonsense error // it is an answer all the same: asked again, the participant would say it again
 	if n.Type == msgProposal && reply.Refusal == nil {
-		if err := jcs.Unmarshal(reply.Payload, &ans); err != nil {
-			return fmt.Errorf("answer to the proposal: %w", err)
-		}
-		if ans.Acceptance != nil && ans.Acceptance.Organization != n.To {
-			return fmt.Errorf("answer to the proposal holds the acceptance of %s", ans.Acceptance.Organization)
-		}
+		ans, nonsense = e.proposalAnswer(a, n.To, reply.Payload)
 	}
 	later := reply.Refusal != nil && passing(reply.Refusal.Code)
 	err = e.c.DB.Update(ctx, func(tx *store.Tx) error {
@@ -160,6 +168,9 @@ func (e *Engine) deliverOne(ctx context.Context, n notice) error {
 			return err
 		}
 		if err := e.settled(tx, n); err != nil || ans.Acceptance == nil {
+			return err
+		}
+		if now, _, err := get[Agreement](tx, bucketAgreements, n.Agreement); err != nil || now.State == Withdrawn {
 			return err
 		}
 		return e.addAcceptance(tx, n.Agreement, *ans.Acceptance)
@@ -171,10 +182,30 @@ func (e *Engine) deliverOne(ctx context.Context, n notice) error {
 		return fmt.Errorf("%w; %w", reply.Refusal, errAwaits)
 	case reply.Refusal != nil:
 		return reply.Refusal
+	case nonsense != nil:
+		return fmt.Errorf("answer to the proposal: %w", nonsense)
 	case ans.State == Refused:
 		return fmt.Errorf("refused: %s", printable(ans.Reason))
 	}
 	return nil
+}
+
+// proposalAnswer reads what a participant answers to a proposal, and verifies its signature if it has signed.
+func (e *Engine) proposalAnswer(a *Agreement, from transport.OrgID, payload []byte) (ans proposalReply, err error) {
+	if err := jcs.Unmarshal(payload, &ans); err != nil {
+		return proposalReply{}, err
+	}
+	acc := ans.Acceptance
+	switch {
+	case acc == nil:
+		return ans, nil
+	case acc.Organization != from:
+		return proposalReply{}, fmt.Errorf("it holds the acceptance of %.63s", acc.Organization)
+	}
+	if err := acc.Verify(a.Definition, a.Hash, e.c.Members()); err != nil {
+		return proposalReply{}, err
+	}
+	return ans, nil
 }
 
 // passing reports whether a refusal is about the moment and not about the message.
@@ -227,7 +258,13 @@ func (e *Engine) remind(ctx context.Context) {
 				continue
 			}
 			wg.Go(func() {
-				if err := e.deliverOne(ctx, n); err != nil && ctx.Err() == nil {
+				err := e.c.Node.Connect(ctx, n.To)
+				if err == nil {
+					err = e.deliverOne(ctx, n)
+				} else {
+					e.reminders.miss(n)
+				}
+				if err != nil && ctx.Err() == nil {
 					e.c.Logger.Info("a participant was not told", "agreement", n.Agreement, "message_type", n.Type, "to", n.To, "err", err)
 				}
 			})

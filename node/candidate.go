@@ -191,20 +191,41 @@ func (c *clerk) propose(ctx context.Context, m member.Candidate, sponsor transpo
 	return hash, c.keep(ctx, hash, &candidate{Candidate: m, Sponsor: sponsor, Since: since}, also...)
 }
 
+// called reports whether name stands for the candidate: its organisation, or its hash or the beginning of it.
+func (x candidate) called(hash, name string) bool {
+	org := transport.OrgID("charter")
+	if x.Member != nil {
+		org = x.Member.Record.OrganizationID
+	}
+	return string(org) == name || len(name) >= 8 && len(name) <= len(hash) && hash[:len(name)] == name
+}
+
+// replaced refuses to take a name for a candidate if it stood for another one before, which was taken out: who has looked at
+// that one means that one. c.mu is held.
+func (c *clerk) replaced(name, hash string) error {
+	for other, y := range c.open {
+		if !y.Rejected || other == hash || !y.called(other, name) {
+			continue
+		}
+		what := ""
+		if x := c.open[hash]; x != nil && x.Member != nil {
+			for _, der := range x.Member.Record.Roots {
+				what += ", root sha256 " + fingerprintDER(der)
+			}
+		}
+		return fmt.Errorf("%w: another record called %s, %.12s, was taken out; compare the fingerprint of the one that awaits approval now, and name that by its whole hash: %s%s",
+			flow.ErrMisuse, name, other, hash, what)
+	}
+	return nil
+}
+
 // find returns the candidate that a hash, the beginning of one, or an organisation names.
 func (c *clerk) find(name string) (string, *candidate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var found []string
 	for hash, x := range c.open {
-		org := transport.OrgID("charter")
-		if x.Member != nil {
-			org = x.Member.Record.OrganizationID
-		}
-		if x.Rejected {
-			continue
-		}
-		if string(org) == name || len(name) >= 8 && len(name) <= len(hash) && hash[:len(name)] == name {
+		if !x.Rejected && x.called(hash, name) {
 			found = append(found, hash)
 		}
 	}
@@ -235,7 +256,7 @@ func (c *clerk) approve(ctx context.Context, name string, withdraw bool) (hash s
 	next.Withdrawn = withdraw
 	if withdraw {
 		delete(next.Approvals, c.self)
-	} else {
+	} else if err = c.replaced(name, hash); err == nil {
 		set := c.gov.Current()
 		err = set.Check(x.Candidate)
 		if err == nil {

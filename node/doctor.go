@@ -292,7 +292,7 @@ func (c *chart) places(places []transport.Location, err error) bool {
 		}
 		good = append(good, text)
 	}
-	if len(good) == len(places) {
+	if len(good) > 0 && len(good) == len(places) {
 		c.ok(CheckDNS, strings.Join(good, ", "))
 	}
 	return len(good) > 0
@@ -320,7 +320,7 @@ func (n *Node) lookAt(ctx context.Context, c *chart) (answers bool) {
 				ctx, cancel := context.WithTimeout(ctx, probeLimit)
 				defer cancel()
 				p, to := &tried[i][j], p.Endpoint
-				p.rtt, p.at, p.err = n.transport.Probe(ctx, c.about, lane, to)
+				p.rtt, p.at, p.err = n.transport.Probe(ctx, c.about, lane, nil, to)
 			})
 		}
 	}

@@ -30,8 +30,7 @@ const (
 	// catchUpLimit bounds how long new work waits at a start for what the members have decided meanwhile.
 	catchUpLimit  = 3 * time.Second
 	governTimeout = 10 * time.Second
-	// maxBackoff is how seldom a member that cannot be reached is tried; every try is an entry of the own log. One that
-	// comes back asks by itself.
+	// maxBackoff is how seldom a member is tried that cannot be reached or refuses. One that comes back asks by itself.
 	maxBackoff = 10 * time.Minute
 	// renewalPoll is how often a member asks the chair about a new record of its own, at most.
 	renewalPoll = 2 * time.Second
@@ -234,7 +233,11 @@ func (g *governor) report(ctx context.Context) {
 		var again <-chan time.Time
 		if err := g.clerk.report(ctx, g.call); err != nil && ctx.Err() == nil {
 			g.log.Info("the chair was not told of a candidate", "err", err)
-			again, backoff = time.After(backoff), min(2*backoff, time.Minute)
+			limit := maxBackoff
+			if errors.Is(err, transport.ErrUnreachable) {
+				limit = time.Minute
+			}
+			again, backoff = time.After(backoff), min(2*backoff, limit)
 		} else if backoff = time.Second; g.clerk.moving() { // where the chair looks for this member, it may not be any more
 			if time.Since(asked) >= renewalPoll {
 				asked = time.Now()
@@ -286,6 +289,9 @@ func (g *governor) call(ctx context.Context, to transport.OrgID, messageType str
 	ctx, cancel := context.WithTimeout(ctx, governTimeout)
 	defer cancel()
 	m := transport.Message{To: to, Type: messageType, Payload: payload, Audit: transport.AuditInfo{Category: ledger.FederationManagement, Action: messageType}}
+	if err := g.node.Connect(ctx, to); err != nil { // a try that does not get that far is none for the log
+		return err
+	}
 	reply, err := g.node.Call(ctx, m, nil)
 	if err != nil {
 		return err

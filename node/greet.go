@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
 	"fednode/store"
@@ -52,7 +54,7 @@ func (h *host) answer(ctx context.Context, r transport.JoinRequest) ([]byte, err
 	case invite.AskLog:
 		a.Log, err = h.page(q.Offset)
 	case invite.AskReach:
-		a.Reach, err = h.reach(ctx, i, q)
+		a.Reach, err = h.reach(ctx, r.Remote, i, q)
 	case invite.AskJoin:
 		i, err = h.admit(ctx, q)
 	default:
@@ -78,7 +80,7 @@ func (h *host) authenticate(q *invite.Request, exporter []byte) (i *invitation, 
 	if err != nil {
 		return nil, err
 	}
-	if i == nil {
+	if i == nil || h.over(*i) {
 		return nil, unknown
 	}
 	b, err := h.sealer.Unseal(i.Secret, secretAAD(q.Invitation))
@@ -157,9 +159,9 @@ func (h *host) candidateOf(i *invitation, q *invite.Request) (member.Candidate, 
 	return c, nil
 }
 
-// reach calls the joiner back where its record says that it will be. What it is told of an endpoint that does not answer
-// as it should is no more than that: it may be somebody else's.
-func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out []invite.Reach, err error) {
+// reach calls the joiner back where its record says that it will be, unless that is nearer to this node than the joiner is.
+// What it is told of an endpoint that does not answer as it should is no more than that: it may be somebody else's.
+func (h *host) reach(ctx context.Context, asker net.Addr, i *invitation, q *invite.Request) (out []invite.Reach, err error) {
 	if _, err := h.candidateOf(i, q); err != nil {
 		return nil, err
 	}
@@ -174,9 +176,11 @@ func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out
 		return nil
 	}
 	for _, e := range r.Endpoints[:min(len(r.Endpoints), maxReached)] {
-		for _, at := range h.transport.CallBack(ctx, e, verify) {
+		for _, at := range h.transport.CallBack(ctx, asker, e, verify) {
 			v := invite.Reach{Endpoint: e, Lane: string(at.Lane), OK: at.Err == nil, Millis: at.RTT.Milliseconds()}
 			switch {
+			case errors.Is(at.Err, transport.ErrElsewhere) && isAddress(e): // what a name leads to here is not told
+				v.Problem = fmt.Sprintf("it is an address of a private network, and %s was asked from outside of that (%s)", h.self, hostOf(asker))
 			case errors.Is(at.Err, errOtherNode):
 				v.Problem = "something else answers there"
 			case at.Err != nil:
@@ -186,6 +190,19 @@ func (h *host) reach(ctx context.Context, i *invitation, q *invite.Request) (out
 		}
 	}
 	return out, nil
+}
+
+func isAddress(endpoint string) bool {
+	_, err := netip.ParseAddrPort(endpoint)
+	return err == nil
+}
+
+func hostOf(a net.Addr) string {
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
 }
 
 var errOtherNode = errors.New("not the joiner's node")
@@ -208,13 +225,12 @@ func (h *host) admit(ctx context.Context, q *invite.Request) (*invitation, error
 	if err != nil {
 		return nil, err
 	}
+	another := &transport.Error{Code: transport.CodeConflict, Text: fmt.Sprintf("another record of %s awaits approval with this invitation: keys and endpoints change after joining, with fednode members renew", i.Invitee)}
 	if i.Use != nil {
 		if i.Use.Hash != hash && !h.isMember(*i) {
-			return nil, &transport.Error{Code: transport.CodeConflict, Text: fmt.Sprintf("another record of %s awaits approval with this invitation: keys and endpoints change after joining, with fednode members renew", i.Invitee)}
+			return nil, another
 		}
-		if _, known := h.clerk.rejected(i.Use.Hash); known || h.isMember(*i) {
-			return i, nil
-		}
+		return i, nil // what it brought in came with its use, and comes once
 	}
 	now := h.now().UTC()
 	_, err = h.clerk.propose(ctx, c, h.self, transport.NewTime(now).String(), func(tx *store.Tx) error {
@@ -223,6 +239,9 @@ func (h *host) admit(ctx context.Context, q *invite.Request) (*invitation, error
 		}
 		if err := h.usable(i, q); err != nil {
 			return err
+		}
+		if i.Use != nil && i.Use.Hash != hash {
+			return another
 		}
 		if i.Use != nil {
 			return nil
@@ -245,19 +264,27 @@ func (h *host) admit(ctx context.Context, q *invite.Request) (*invitation, error
 	return i, nil
 }
 
+// outcome is the state of what a used invitation brought in. The candidates are asked before the members, for one that is
+// in force is a candidate no more. One that is forgotten without being a member was rejected, or has waited too long.
+func (h *host) outcome(i invitation) string {
+	rejected, known := h.clerk.rejected(i.Use.Hash)
+	_, taken := h.gov.Current().Get(i.Invitee)
+	switch {
+	case h.isMember(i):
+		return invite.StateMember
+	case rejected, !known && !taken:
+		return invite.StateRejected
+	}
+	return invite.StateAwaiting
+}
+
 // stand says how far whoever has used the invitation is.
 func (h *host) stand(i *invitation, a *invite.Answer) {
 	if i.Use == nil {
 		return
 	}
 	a.Hash = i.Use.Hash
-	if h.isMember(*i) {
-		a.State = invite.StateMember
-		return
-	}
-	a.State = invite.StateAwaiting
-	if rejected, _ := h.clerk.rejected(i.Use.Hash); rejected {
-		a.State = invite.StateRejected
+	if a.State = h.outcome(*i); a.State != invite.StateAwaiting {
 		return
 	}
 	for _, v := range h.clerk.views() {

@@ -169,7 +169,7 @@ func (h *host) sweep(tx *store.Tx) error {
 		if err := json.Unmarshal(v, &i); err != nil {
 			return fmt.Errorf("invitation %s: %w", k, err)
 		}
-		if h.now().Sub(i.Expires) > inviteKept {
+		if h.over(i) {
 			old = append(old, slices.Clone(k))
 		}
 		return nil
@@ -179,6 +179,9 @@ func (h *host) sweep(tx *store.Tx) error {
 	}
 	return err
 }
+
+// over reports whether an invitation's end is so long over that it is forgotten.
+func (h *host) over(i invitation) bool { return h.now().Sub(i.Expires) >= inviteKept }
 
 func keepInvitation(tx *store.Tx, id string, i invitation) error {
 	v, err := json.Marshal(i)
@@ -217,7 +220,9 @@ func (h *host) all() (out []InvitationView, err error) {
 			if err := json.Unmarshal(v, &i); err != nil {
 				return fmt.Errorf("invitation %s: %w", k, err)
 			}
-			out = append(out, h.view(string(k), i))
+			if !h.over(i) {
+				out = append(out, h.view(string(k), i))
+			}
 			return nil
 		})
 	})
@@ -229,9 +234,10 @@ func (h *host) view(id string, i invitation) InvitationView {
 	v := InvitationView{ID: id, Organization: i.Invitee, Created: i.Created, Expires: i.Expires, Words: i.Words, State: InvitationOpen}
 	if i.Use != nil {
 		v.UsedAt, v.RootSHA256, v.Hash, v.State = i.Use.At, i.Use.RootSHA256, i.Use.Hash, InvitationUsed
-		if h.isMember(i) {
+		switch h.outcome(i) {
+		case invite.StateMember:
 			v.State = InvitationMember
-		} else if rejected, _ := h.clerk.rejected(i.Use.Hash); rejected {
+		case invite.StateRejected:
 			v.State = InvitationRejected
 		}
 		return v

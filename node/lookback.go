@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -89,14 +90,14 @@ func (l *looker) handle(ctx context.Context, r *transport.Request) error {
 	}
 	g := n.governance()
 	b := lookback{Version: Version(), Wire: []int{transport.Version}, Log: n.Log.Head().Size, Seen: known.Size, Governance: g.Size, Confirmed: transport.NewTime(g.Confirmed)}
-	b.Findings = append(n.tellOfWay(ctx, r.From.ID), n.health()...)
+	b.Findings = append(n.tellOfWay(ctx, r.From.ID, r.Remote()), n.health()...)
 	return r.Reply(ctx, b, transport.ReplyOptions{}, nil)
 }
 
 // tellOfWay is what the asker may know of the way to it: for each lane, whether its node answers. The asker's record says
 // where that is tried, and might name anything in this node's network. So there is one word for whatever else is there, it
-// takes the same time, and no address is told.
-func (n *Node) tellOfWay(ctx context.Context, org transport.OrgID) []Finding {
+// takes the same time, and no address is told; and what is nearer to this node than to the asker is not called at all.
+func (n *Node) tellOfWay(ctx context.Context, org transport.OrgID, asker net.Addr) []Finding {
 	c := &chart{by: n.site.Org(), about: org}
 	enough := time.After(probeLimit)
 	var probes [2]probe
@@ -105,7 +106,7 @@ func (n *Node) tellOfWay(ctx context.Context, org transport.OrgID) []Finding {
 		work.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, probeLimit)
 			defer cancel()
-			probes[i].rtt, _, probes[i].err = n.transport.Probe(ctx, org, lane)
+			probes[i].rtt, _, probes[i].err = n.transport.Probe(ctx, org, lane, asker)
 		})
 	}
 	work.Wait()

@@ -109,8 +109,8 @@ func (c *clerk) since(hash string) string {
 // learn takes in what the chair says awaits approval, or no longer does.
 func (c *clerk) learn(ctx context.Context, n notice) error {
 	since, err := time.Parse(time.RFC3339, n.Since)
-	if _, member := c.gov.Current().Get(n.Sponsor); err != nil || len(n.Approved) > 1000 || !member || c.now().Sub(since) > candidateLife {
-		return errors.New("a candidate without time, too old, or brought in by a stranger")
+	if _, member := c.gov.Current().Get(n.Sponsor); err != nil || len(n.Approved) > 1000 || !member || c.now().Sub(since).Abs() > candidateLife {
+		return errors.New("a candidate without time, too old or of the future, or brought in by a stranger")
 	}
 	hash, err := n.Candidate.Hash()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -96,6 +97,9 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
+	if err := checkOwner(dir); err != nil {
+		return nil, err
+	}
 	making := filepath.Join(dir, makingName)
 	_, interrupted := os.Stat(making)
 	if _, err := os.Stat(filepath.Join(dir, ConfigName)); err == nil && interrupted != nil {
@@ -146,6 +150,20 @@ func Create(dir string, o Options) (_ *Site, err error) {
 		return nil, s.stage(err)
 	}
 	return s, nil
+}
+
+// checkOwner refuses a directory in which another user may have laid links to where this one can write.
+func checkOwner(dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d, this process runs as user %d: look at what is in it; move it away, or run the command as that user", dir, st.Uid, os.Geteuid())
+	}
+	return nil
 }
 
 // clearHalfMade removes what an interrupted Create has left: the files that it makes, and no others.

@@ -145,6 +145,20 @@ func (p *Reply) Record(tx *store.Tx) error {
 	return nil
 }
 
+// Connect sees that there is a connection to a member, as a call would. It puts nothing on record.
+func (n *Node) Connect(ctx context.Context, org OrgID) error {
+	if err := n.callable(org); err != nil {
+		return fmt.Errorf("connect to %s: %w", org, err)
+	}
+	d := n.dialer(org)
+	l, _, err := d.get(ctx)
+	if err != nil {
+		return err
+	}
+	d.release(l)
+	return nil
+}
+
 // Call asks another organisation. It seals m, puts it on record (entry "request-sent" and what with writes) in one
 // transaction, sends it with its proof and returns the verified answer, which may be a refusal.
 //

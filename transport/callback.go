@@ -110,15 +110,16 @@ type Callback struct {
 }
 
 // CallBack calls a joiner back at endpoint, "host:port", over both lanes at once, from where this node calls members. verify
-// judges the chain that is shown there, as with [JoinDialer.Dial].
-func (n *Node) CallBack(ctx context.Context, endpoint string, verify func(chain []*x509.Certificate) error) []Callback {
+// judges the chain that is shown there, as with [JoinDialer.Dial]. asker is where the joiner asks from: nothing nearer to this
+// node than that is called, which is [ErrElsewhere].
+func (n *Node) CallBack(ctx context.Context, asker net.Addr, endpoint string, verify func(chain []*x509.Certificate) error) []Callback {
 	select {
 	case <-n.ready:
 	case <-ctx.Done():
 		return nil
 	}
 	out := make([]Callback, len(n.lanes()))
-	addrs, err := n.c.Resolve(ctx, endpoint)
+	addrs, err := n.resolveFor(ctx, asker, endpoint)
 	if err == nil && len(addrs) == 0 {
 		err = errors.New("no address")
 	}

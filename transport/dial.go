@@ -21,9 +21,10 @@ const (
 
 // A dialer keeps one outbound connection to org, dialled when it is first needed and again after a loss.
 type dialer struct {
-	n    *Node
-	org  OrgID
-	only []string // endpoints that are tried; default all
+	n     *Node
+	org   OrgID
+	only  []string // endpoints that are tried; default all
+	asker net.Addr // at whose wish; default this node's own
 
 	mu      sync.Mutex
 	link    *link
@@ -248,7 +249,7 @@ func (d *dialer) targets(ctx context.Context) ([]target, error) {
 		if len(d.only) > 0 && !slices.Contains(d.only, e) {
 			continue
 		}
-		addrs, err := d.n.c.Resolve(ctx, e)
+		addrs, err := d.n.resolveFor(ctx, d.asker, e)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %s: %w", e, err))
 		}

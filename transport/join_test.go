@@ -277,7 +277,7 @@ func TestCallback(t *testing.T) {
 			as OrgID
 			ok bool
 		}{{"org-b", true}, {"org-a", false}, {"org-b", true}} {
-			got := a.CallBack(t.Context(), at.String(), w.pinned(c.as))
+			got := a.CallBack(t.Context(), at, at.String(), w.pinned(c.as))
 			if len(got) != 2 || got[0].Lane != LaneQUIC || got[1].Lane != LaneTCP {
 				t.Fatalf("%+v", got)
 			}
@@ -287,16 +287,21 @@ func TestCallback(t *testing.T) {
 				}
 			}
 		}
+		for _, r := range a.CallBack(t.Context(), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1)}, at.String(), w.pinned("org-b")) {
+			if !errors.Is(r.Err, ErrElsewhere) {
+				t.Errorf("%s: called at the wish of somebody who is not near there: %v", r.Lane, r.Err)
+			}
+		}
 		stop()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		for _, r := range a.CallBack(t.Context(), at.String(), w.pinned("org-b")) {
+		for _, r := range a.CallBack(t.Context(), at, at.String(), w.pinned("org-b")) {
 			if r.Err == nil {
 				t.Errorf("%s: somebody answers still", r.Lane)
 			}
 		}
-		if got := a.CallBack(t.Context(), "nowhere", w.pinned("org-b")); got[0].Err == nil || got[1].Err == nil {
+		if got := a.CallBack(t.Context(), at, "nowhere", w.pinned("org-b")); got[0].Err == nil || got[1].Err == nil {
 			t.Errorf("%+v", got)
 		}
 	})

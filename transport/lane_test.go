@@ -347,13 +347,13 @@ func TestProbe(t *testing.T) {
 		a := w.start("org-a", nil)
 		w.start("org-b", nil)
 		for _, lane := range []Lane{LaneQUIC, LaneTCP} {
-			rtt, addr, err := a.Probe(t.Context(), "org-b", lane)
+			rtt, addr, err := a.Probe(t.Context(), "org-b", lane, nil)
 			if err != nil || rtt < 2*latency || rtt > 3*latency || !strings.HasPrefix(addr.String(), "10.0.0.2:443") {
 				t.Errorf("%s: %v to %v, %v", lane, rtt, addr, err)
 			}
 		}
 		w.blockUDP(true)
-		if _, _, err := a.Probe(t.Context(), "org-b", LaneQUIC); !errors.Is(err, ErrUnreachable) {
+		if _, _, err := a.Probe(t.Context(), "org-b", LaneQUIC, nil); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("UDP is blocked: %v", err)
 		}
 		if len(a.Sessions()) != 0 {

@@ -63,10 +63,10 @@ func TestProbeSaysWhoRefusesWhose(t *testing.T) {
 		b := w.start("org-b", func(n *Node) { n.c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
 		for _, lane := range []Lane{LaneQUIC, LaneTCP} {
 			ahead.Store(int64(48 * time.Hour))
-			if _, _, err := a.Probe(t.Context(), "org-b", lane); !errors.Is(err, ErrOwnCertificate) || !errors.Is(err, ErrUnreachable) {
+			if _, _, err := a.Probe(t.Context(), "org-b", lane, nil); !errors.Is(err, ErrOwnCertificate) || !errors.Is(err, ErrUnreachable) {
 				t.Errorf("%s: org-b holds org-a's certificate for expired: %v", lane, err)
 			}
-			if _, _, err := b.Probe(t.Context(), "org-a", lane); !errors.Is(err, pki.ErrExpired) {
+			if _, _, err := b.Probe(t.Context(), "org-a", lane, nil); !errors.Is(err, pki.ErrExpired) {
 				t.Errorf("%s: and asks itself: %v", lane, err)
 			}
 			ahead.Store(0)

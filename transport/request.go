@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,9 @@ type Request struct {
 	result   Code        // of the answer; "" is ok
 	done     atomic.Bool // answered; nothing may follow
 }
+
+// Remote is where the peer calls from.
+func (r *Request) Remote() net.Addr { return r.conn.RemoteAddr() }
 
 // ReplyOptions are the optional parts of a reply. Salt is given when a stored reply is delivered again; a zero Audit
 // repeats the request's.

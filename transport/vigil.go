@@ -159,14 +159,15 @@ func ping(ctx context.Context, c conn) (time.Duration, error) {
 	return time.Since(start), nil
 }
 
-// Probe connects to a member on one lane, at all endpoints of its record or some, beside the connections in use, and returns the round-trip time to its node and
-// where that was reached. Errors wrap [ErrUnreachable], and [ErrOwnCertificate] or a class of package pki's if it was
-// reached, and one of the two refuses the other's certificate.
-func (n *Node) Probe(ctx context.Context, org OrgID, lane Lane, endpoints ...string) (time.Duration, net.Addr, error) {
+// Probe connects to a member on one lane, at all endpoints of its record or some, beside the connections in use, and
+// returns the round-trip time to its node and where that was reached. Errors wrap [ErrUnreachable], and
+// [ErrOwnCertificate] or a class of package pki's if it was reached, and one of the two refuses the other's certificate.
+// With an asker, the node that has it done from there, nothing nearer to this node than to that is called.
+func (n *Node) Probe(ctx context.Context, org OrgID, lane Lane, asker net.Addr, endpoints ...string) (time.Duration, net.Addr, error) {
 	if err := n.callable(org); err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	d := &dialer{n: n, org: org, only: endpoints}
+	d := &dialer{n: n, org: org, only: endpoints, asker: asker}
 	l, err := d.dialWithin(ctx, lane)
 	if refusesCertificate(err) {
 		err = fmt.Errorf("%w: %w", ErrOwnCertificate, err)

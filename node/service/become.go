@@ -29,6 +29,10 @@ func become(uid, gid int) error {
 	if !keeps {
 		return nil
 	}
+	// No program that this one starts gains anything, setuid or not, as under the unit.
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", errno)
+	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	const bind = 1 << unix.CAP_NET_BIND_SERVICE
 	data := [2]unix.CapUserData{{Effective: bind, Permitted: bind}}

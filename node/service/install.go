@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"fednode/hsm"
 )
 
@@ -180,7 +182,7 @@ func (o Options) configure() error {
 	case err != nil:
 		return err
 	case info.Mode().IsRegular():
-		if err := moveConfig(inData, inConfig); err != nil {
+		if err := o.moveConfig(inData, inConfig); err != nil {
 			return err
 		}
 	}
@@ -198,9 +200,10 @@ func (o Options) configure() error {
 // rootID is the owner of what the service must not change. Under a prefix it is whoever makes the image.
 func (o Options) rootID() int { return os.Geteuid() }
 
-// moveConfig puts the file where it belongs and a link in its place. What an earlier node had there is kept beside it.
-func moveConfig(from, to string) error {
-	data, err := os.ReadFile(from)
+// moveConfig puts the file where it belongs and a link in its place. What an earlier node had there is kept beside it. After
+// a first run the directory is the service's user's, who may have put another's file there, or its own.
+func (o Options) moveConfig(from, to string) error {
+	data, err := o.readOwn(from)
 	if err != nil {
 		return err
 	}
@@ -229,6 +232,23 @@ func moveConfig(from, to string) error {
 		return err
 	}
 	return errors.Join(os.Rename(link, from), syncDir(filepath.Dir(from)))
+}
+
+// readOwn reads a file that root has made here, and that has no other name.
+func (o Options) readOwn(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || st.Nlink > 1 || int(st.Uid) != o.rootID() {
+		return nil, fmt.Errorf("%s is not a file of root's alone: look at what it is; if it is your node.yaml, copy it, so that it has no other name, chown root %s, and run the command again", path, path)
+	}
+	return io.ReadAll(f)
 }
 
 // own gives the data directory to the service's user. It follows no link, and touches no file that has another name

@@ -193,6 +193,40 @@ func TestInstallRefuses(t *testing.T) {
 	}
 }
 
+// TestConfigurationIsNoLink has the service's user put a name for another file where node.yaml is, before root installs again
+// or while it does: nothing of that file is handed to the service.
+func TestConfigurationIsNoLink(t *testing.T) {
+	for name, c := range map[string]struct {
+		link func(old, new string) error
+		do   func(s *system) error
+	}{
+		"hard link":                           {os.Link, func(s *system) error { _, err := Install(context.Background(), s.Options); return err }},
+		"symbolic link, put there in between": {os.Symlink, func(s *system) error { return s.moveConfig(s.path(DataDir, configName), s.path(ConfigDir, configName)) }},
+		"another's file": {func(_, new string) error {
+			return errors.Join(os.WriteFile(new, []byte("root:*"), 0o600), os.Lchown(new, 12345, 12345))
+		}, func(s *system) error { _, err := Install(context.Background(), s.Options); return err }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "another's file" && os.Geteuid() != 0 {
+				t.Skip("only root gives files away")
+			}
+			s := newSystem(t)
+			s.write(t, "etc/shadow", "root:*")
+			s.write(t, ConfigDir+"/x", "")
+			at := s.path(DataDir, configName)
+			if err := errors.Join(os.Remove(at), c.link(s.path("etc/shadow"), at)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.do(s); err == nil {
+				t.Error("no error")
+			}
+			if got, err := os.ReadFile(s.path(ConfigDir, configName)); err == nil && strings.Contains(string(got), "root:") {
+				t.Errorf("node.yaml of the service is %q", got)
+			}
+		})
+	}
+}
+
 func TestPassphraseIsMadeOnce(t *testing.T) {
 	s := newSystem(t)
 	if _, err := s.Passphrase(); err != nil {

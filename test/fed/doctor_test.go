@@ -275,6 +275,49 @@ func TestDoctorIsNoScanner(t *testing.T) {
 	}
 }
 
+// TestDoctorIsNoEyeInside: a member that has a name of its own lead into the network of another learns nothing of what
+// answers there, nor who resolves names there.
+func TestDoctorIsNoEyeInside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var inside atomic.Value // what org-b's endpoint leads to at org-a
+		inside.Store("")
+		f := New(t, Options{Resolve: map[int]transport.Resolver{0: func(_ context.Context, e string) ([]net.Addr, error) {
+			at := inside.Load().(string)
+			switch {
+			case e != address(1).String() || at == "":
+				at = e
+			case at == "nothing":
+				return nil, &net.DNSError{Err: "no such host", Name: e, Server: "10.9.9.9:53", IsNotFound: true}
+			}
+			a, err := net.ResolveUDPAddr("udp", at)
+			return []net.Addr{a}, err
+		}}})
+		b := f.Orgs[1]
+		f.wantProblems(b, f.Orgs[0], nil)
+		for _, at := range []string{"127.0.0.1:22", "169.254.169.254:80", "nothing"} {
+			inside.Store(at)
+			d, err := b.Node.Doctor(t.Context(), "org-a")
+			f.must(err)
+			seen := 0
+			for _, x := range d.Findings {
+				if x.By != "org-a" || x.About != "org-b" {
+					continue
+				}
+				seen++
+				for _, secret := range []string{"127.0.0.1", "169.254", "10.9.9.9", "refused", "came back"} {
+					if strings.Contains(x.Text+x.Mend, secret) {
+						t.Errorf("of %s, org-b is told: %s: %s", at, x.Check, x.Text)
+					}
+				}
+			}
+			if seen == 0 {
+				t.Errorf("of %s, nothing is told: %+v", at, d.Findings)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 // TestDoctorDoesNotBelieveEverything has a member that answers nonsense, about others too.
 func TestDoctorDoesNotBelieveEverything(t *testing.T) {
 	answers := map[string]object{

@@ -167,8 +167,14 @@ func TestThiefUsesTheTokenFirst(t *testing.T) {
 		f.must(b.Stop())
 		b.Start()
 		j = c.met(f.invited(b, c).Token)
-		f.asked(j)
-		approve(f, "org-c", a, b)
+		genuine := f.asked(j).Hash
+		f.Wait("org-a to hear of it", func() bool { return len(a.Node.Candidates()) == 1 })
+		for _, o := range f.Orgs { // whoever has seen the thief's record says which one is meant
+			if _, err := o.Node.Approve(context.Background(), "tester", "org-c", false); !errors.Is(err, flow.ErrMisuse) || !strings.Contains(err.Error(), genuine) || !strings.Contains(err.Error(), j.RootSHA256()) {
+				t.Errorf("%s approves what replaced another record: %v", o.ID, err)
+			}
+		}
+		approve(f, genuine, a, b)
 		c.enters(j)
 		if got := f.at(a, "org-c").RootSHA256[0]; got != j.RootSHA256() {
 			t.Errorf("org-c is %s", got)

@@ -86,6 +86,75 @@ func TestWhoIsAbsentIsToldLater(t *testing.T) {
 	})
 }
 
+// TestAWithdrawalIsToldWhoeverElseWithdraws: that of another participant takes none away that is yet to be delivered.
+func TestAWithdrawalIsToldWhoeverElseWithdraws(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{})
+		a, b, c := f.Orgs[0], f.Orgs[1], f.Orgs[2]
+		ctx := context.Background()
+		hash := f.Agree(Workflow).Hash
+		f.Network.Cut(a, c, true)
+		f.Network.Cut(b, c, true)
+		if _, err := a.Node.Engine.Withdraw(ctx, "tester", hash, "over"); err == nil {
+			t.Fatal("org-a could tell org-c")
+		}
+		if _, err := b.Node.Engine.Withdraw(ctx, "tester", hash, "because of org-a"); err == nil {
+			t.Fatal("org-b could tell org-c")
+		}
+		if got, err := a.Node.Engine.Agreement(hash); err != nil || got.Reason != "over" {
+			t.Errorf("org-a's reason became %q, %v", got.Reason, err)
+		}
+		f.Network.Cut(a, c, false)
+		f.Wait("org-a's withdrawal at org-c", func() bool { return c.state(hash) == flow.Withdrawn })
+	})
+}
+
+// TestNoticesCostLittle counts what org-a puts on record in three hours for a proposal that org-b never answers well.
+func TestNoticesCostLittle(t *testing.T) {
+	for name, c := range map[string]struct {
+		most   int
+		answer func(ctx context.Context, r *transport.Request) error // nil: org-b is away
+	}{
+		"away": {2, nil},
+		"busy": {20, func(context.Context, *transport.Request) error {
+			return &transport.Error{Code: transport.CodeOverloaded, Text: "always"}
+		}},
+		"nonsense": {1, func(ctx context.Context, r *transport.Request) error {
+			return r.Reply(ctx, object{"state": 7}, transport.ReplyOptions{}, nil)
+		}},
+		"bad signature": {1, func(ctx context.Context, r *transport.Request) error {
+			return r.Reply(ctx, object{"state": "accepted", "acceptance": object{"agreement": r.Envelope.Binding.Agreement, "organization_id": "org-b"}}, transport.ReplyOptions{}, nil)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := New(t, Options{Orgs: 2, Hostile: map[int]bool{1: true}, Handlers: func(_ *Org, n *Hostile) {
+					if c.answer != nil {
+						n.Handle("agreement-proposal", c.answer)
+					}
+				}})
+				a, b := f.Orgs[0], f.Orgs[1]
+				f.Network.Cut(a, b, c.answer == nil)
+				d, err := flow.ParseDefinition("workflow.yaml", []byte(short))
+				f.must(err)
+				if _, err := a.Node.Engine.Submit(context.Background(), "tester", d); err == nil {
+					t.Fatal("nobody says that it was not answered")
+				}
+				time.Sleep(3 * time.Hour)
+				proposed := 0
+				for _, e := range a.entries(t, "request-sent", "") {
+					if e.Action == "propose" {
+						proposed++
+					}
+				}
+				if proposed == 0 || proposed > c.most {
+					t.Errorf("org-a proposed %d times in three hours", proposed)
+				}
+			})
+		})
+	}
+}
+
 // TestARefusedProposalIsNotRepeated leaves alone whoever has answered, whatever the answer.
 func TestARefusedProposalIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -109,5 +178,28 @@ func TestARefusedProposalIsNotRepeated(t *testing.T) {
 		if proposed != 1 {
 			t.Errorf("org-a proposed %d times in an hour", proposed)
 		}
+	})
+}
+
+// TestAChairThatIsAwayCostsNoLog counts what the inviter puts on record in the hours in which it cannot tell the chair.
+func TestAChairThatIsAwayCostsNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2, Strangers: 1})
+		a, b, c := f.Orgs[0], f.Orgs[1], f.Strangers[0]
+		f.must(a.Stop())
+		j := c.met(f.invited(b, c).Token)
+		f.asked(j)
+		time.Sleep(3 * time.Hour)
+		tried := 0
+		for _, e := range b.entries(t, "request-sent", "") {
+			if e.Action == "governance-proposal" {
+				tried++
+			}
+		}
+		if tried > 3 {
+			t.Errorf("org-b tried %d times", tried)
+		}
+		a.Start()
+		f.Wait("org-a to hear of it", func() bool { return len(a.Node.Candidates()) == 1 })
 	})
 }

@@ -138,8 +138,10 @@ func (l *lab) unattended(i int, approve ...transport.OrgID) (took time.Duration)
 	l.ask(&inv, "org-a", "invite", string(id))
 	join := l.at(id, "join", inv.Token, "--advertise", l.host(i), "--yes", "--fingerprint", inv.Federation)
 	join.awaits("awaiting approval")
+	var brought []struct{ Hash string }
+	l.ask(&brought, "org-a", "invite", "list") // newest first
 	for _, by := range approve {
-		l.must(by, "members", "approve", string(id))
+		l.must(by, "members", "approve", brought[0].Hash)
 	}
 	if out, err := join.ends(); err != nil {
 		l.t.Fatalf("%s: %v\n%s", id, err, out)

@@ -128,7 +128,7 @@ func TestService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d", uid), fmt.Sprintf("Gid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d", uid), "CapEff:\t0000000000000400", "CapPrm:\t0000000000000400", "Groups:\t64990"} {
+	for _, want := range []string{fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d", uid), fmt.Sprintf("Gid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d", uid), "CapEff:\t0000000000000400", "CapPrm:\t0000000000000400", "Groups:\t64990", "NoNewPrivs:\t1"} {
 		if !strings.Contains(string(status), want+"\n") && !strings.Contains(string(status), want+" \n") {
 			t.Errorf("/proc/PID/status lacks %q:\n%s", want, status)
 		}

@@ -62,6 +62,8 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 	if err != nil {
 		return err
 	}
+	var ca *node.Authority
+	var leaves bool // whether the key is here, and is not to be
 	var out *os.File
 	var pass hsm.Passphrase
 	if key != "" {
@@ -75,21 +77,29 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 			return fmt.Errorf("%w; name a new file", err)
 		}
 		defer func() {
-			if err = errors.Join(err, out.Close()); err != nil {
-				_ = os.Remove(key) // it is ours, and holds nothing that is not elsewhere
+			if err = errors.Join(err, out.Close()); err == nil {
+				return
 			}
+			if leaves && !ca.RootKey {
+				err = fmt.Errorf("%w; keep %s: the root key may be nowhere else", err, key)
+				return
+			}
+			_ = os.Remove(key) // it is ours, and holds nothing that is not elsewhere
 		}()
+		if err := syncDir(filepath.Dir(key)); err != nil {
+			return err
+		}
 	}
 	if err := service.Become(a.dir); err != nil {
 		return err
 	}
-	ca, err := node.OpenAuthority(a.dir, ask)
-	if err != nil {
+	if ca, err = node.OpenAuthority(a.dir, ask); err != nil {
 		return err
 	}
 	if out == nil {
 		return a.print(caReply{Authority: ca}, func(w io.Writer) { a.printRoot(w, ca) })
 	}
+	leaves = remove && ca.RootKey
 	if err := ca.ExportRootKey(out, pass, remove); err != nil {
 		return err
 	}
@@ -102,6 +112,15 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 			fmt.Fprintf(w, "%s it is still in %s as well: take it away from there with --remove\n", p.warn("!"), a.dir)
 		}
 	})
+}
+
+// syncDir makes the name of a new file durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (a *app) printRoot(w io.Writer, ca *node.Authority) {

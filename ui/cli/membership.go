@@ -26,8 +26,8 @@ func (a *app) membersApprove() *cobra.Command {
 		Long: `Signs this organisation's approval of a record that awaits it; fednode members list shows which do. The charter says how
 many approvals are needed: by default a quorum of the members. Before you approve, compare the root's SHA-256 that
 fednode members list shows with what the organisation itself says: its fednode join and fednode ca export print it. Where
-two records bear one name, give the beginning of the hash. With --withdraw the approval is taken back, as long as it has
-not taken effect.`,
+two records bear one name, give the beginning of the hash; where another of that name was taken out before, the whole of
+it. With --withdraw the approval is taken back, as long as it has not taken effect.`,
 		Example: "  fednode members approve org-b\n  fednode members approve org-b --withdraw",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl := a.client()
