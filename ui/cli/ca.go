@@ -84,6 +84,9 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 		return err
 	}
 	ca, err := node.OpenAuthority(a.dir, ask)
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w; run it as root, or as the user that the node runs as", err)
+	}
 	if err != nil {
 		return err
 	}
