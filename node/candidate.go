@@ -412,6 +412,19 @@ func (c *clerk) report(ctx context.Context, call func(ctx context.Context, to tr
 	return errors.Join(errs...)
 }
 
+// moving reports whether a new record of this organisation is on its way.
+func (c *clerk) moving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	set := c.gov.Current()
+	for _, x := range c.open {
+		if x.Candidate.Member != nil && x.Candidate.Subject(set) == c.self && !x.Rejected {
+			return true
+		}
+	}
+	return false
+}
+
 // notices returns what the chair tells the members, and the version that it is of.
 func (c *clerk) notices() (out []notice, version uint64) {
 	c.mu.Lock()

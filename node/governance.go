@@ -33,13 +33,17 @@ const (
 	// maxBackoff is how seldom a member that cannot be reached is tried; every try is an entry of the own log. One that
 	// comes back asks by itself.
 	maxBackoff = 10 * time.Minute
+	// renewalPoll is how often a member asks the chair about a new record of its own, at most.
+	renewalPoll = 2 * time.Second
 	// maxPages bounds how many messages one pull may take.
 	maxPages = 1024
 )
 
-// pullRequest says how many entries the asker has.
+// pullRequest says how many entries the asker has, and may carry its cosignature of them: a member that the chair cannot
+// reach, because it has moved, gives it that way.
 type pullRequest struct {
-	Size int64 `json:"size"`
+	Size        int64  `json:"size"`
+	Cosignature string `json:"cosignature,omitempty"`
 }
 
 // A governor keeps this node's copy of the governance log in step with the members'. At the chair it tells every member
@@ -225,14 +229,18 @@ func (g *governor) notify(ctx context.Context, org transport.OrgID) (version uin
 
 // report keeps the chair informed of what this member proposes and approves.
 func (g *governor) report(ctx context.Context) {
-	backoff := time.Second
+	backoff, asked := time.Second, time.Time{}
 	for {
 		var again <-chan time.Time
 		if err := g.clerk.report(ctx, g.call); err != nil && ctx.Err() == nil {
 			g.log.Info("the chair was not told of a candidate", "err", err)
 			again, backoff = time.After(backoff), min(2*backoff, time.Minute)
-		} else {
-			backoff = time.Second
+		} else if backoff = time.Second; g.clerk.moving() { // where the chair looks for this member, it may not be any more
+			if time.Since(asked) >= renewalPoll {
+				asked = time.Now()
+				g.suspect(g.gov.Current().Chair())
+			}
+			again = time.After(renewalPoll)
 		}
 		select {
 		case <-ctx.Done():
@@ -320,6 +328,11 @@ func (g *governor) handlePull(ctx context.Context, r *transport.Request) error {
 	if err := jcs.Unmarshal(r.Payload, &q); err != nil {
 		return &transport.Error{Code: transport.CodeMalformed, Text: msgGovernancePull + ": " + err.Error()}
 	}
+	if q.Cosignature != "" {
+		if err := g.gov.Collect(ctx, q.Cosignature); err != nil { // of a head that is the newest no more, as a rule
+			g.log.Debug("cosignature not taken", "peer", r.From.ID, "err", err)
+		}
+	}
 	u, _, err := g.gov.UpdateFrom(q.Size)
 	if err != nil {
 		return err
@@ -338,13 +351,13 @@ func (g *governor) nudge(org transport.OrgID) {
 	}
 }
 
-// pull asks a member for what it knows beyond the first size entries.
-func (g *governor) pull(ctx context.Context, org transport.OrgID, size int64) (member.Update, []byte, error) {
+// pull asks a member for what it knows beyond the first size entries, of which it may hand over this node's cosignature.
+func (g *governor) pull(ctx context.Context, org transport.OrgID, size int64, cosignature string) (member.Update, []byte, error) {
 	var all member.Update
 	var entries []json.RawMessage
 	for range maxPages {
 		var u member.Update
-		if err := g.call(ctx, org, msgGovernancePull, pullRequest{size + int64(len(entries))}, &u); err != nil {
+		if err := g.call(ctx, org, msgGovernancePull, pullRequest{Size: size + int64(len(entries)), Cosignature: cosignature}, &u); err != nil {
 			return all, nil, err
 		}
 		old, _, checkpoint, err := ledger.ParseAddCheckpoint(u.AddCheckpoint)
@@ -369,15 +382,25 @@ func (g *governor) pull(ctx context.Context, org transport.OrgID, size int64) (m
 
 // learn takes in what a member knows. A history that contradicts this node's is fetched whole, and kept as evidence.
 func (g *governor) learn(ctx context.Context, org transport.OrgID) error {
-	u, _, err := g.pull(ctx, org, g.gov.Log().Head().Size)
-	if err != nil {
-		return err
+	var err error
+	for cosignature, version := "", g.gov.Version(); ; version = g.gov.Version() {
+		u, _, perr := g.pull(ctx, org, g.gov.Log().Head().Size, cosignature)
+		if perr != nil {
+			return perr
+		}
+		var ack member.Ack
+		if ack, err = g.gov.TakeAll(ctx, u); err != nil {
+			break
+		}
+		handedOver := cosignature != ""
+		if cosignature = ack.Cosignature; cosignature == "" || org != g.gov.Current().Chair() || g.gov.Flight() == "" || handedOver && g.gov.Version() == version {
+			return nil
+		}
 	}
-	_, err = g.gov.TakeAll(ctx, u)
 	if !errors.Is(err, ledger.ErrFork) || g.gov.Frozen() != "" {
 		return err
 	}
-	whole, checkpoint, ferr := g.pull(ctx, org, 0)
+	whole, checkpoint, ferr := g.pull(ctx, org, 0, "")
 	if ferr != nil {
 		return errors.Join(err, ferr)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -31,21 +32,22 @@ func TestRefusedWhileStarting(t *testing.T) {
 // TestRaceIsOverWhenAllHaveFailed does not wait for who refuses once nothing else is being tried, and keeps no connection.
 func TestRaceIsOverWhenAllHaveFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		from, dropped := time.Now(), 0
+		from := time.Now()
+		var dropped atomic.Int64
 		refuses := func(context.Context) (string, error) { return "", syscall.ECONNREFUSED }
 		late := func(context.Context) (string, error) { time.Sleep(time.Second); return "", errors.New("no answer") }
-		_, _, err := race(t.Context(), []way[string]{{"tcp", 0, refuses}, {"quic", raceDelay, late}}, func(string) { dropped++ })
+		_, _, err := race(t.Context(), []way[string]{{"tcp", 0, refuses}, {"quic", raceDelay, late}}, func(string) { dropped.Add(1) })
 		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || time.Since(from) != time.Second {
 			t.Errorf("after %v: %v", time.Since(from), err)
 		}
 		slow := func(context.Context) (string, error) { time.Sleep(time.Second); return "slow", nil }
 		fast := func(context.Context) (string, error) { return "fast", nil }
-		if conn, _, err := race(t.Context(), []way[string]{{"a", 0, slow}, {"b", raceDelay, fast}}, func(string) { dropped++ }); conn != "fast" || err != nil {
+		if conn, _, err := race(t.Context(), []way[string]{{"a", 0, slow}, {"b", raceDelay, fast}}, func(string) { dropped.Add(1) }); conn != "fast" || err != nil {
 			t.Errorf("%q: %v", conn, err)
 		}
 		time.Sleep(2 * time.Second)
-		if dropped != 1 {
-			t.Errorf("%d connections dropped, want the slower one", dropped)
+		if n := dropped.Load(); n != 1 {
+			t.Errorf("%d connections dropped, want the slower one", n)
 		}
 	})
 }

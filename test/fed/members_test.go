@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,6 +124,37 @@ func TestEndpointsChange(t *testing.T) {
 			t.Errorf("run is %s: %v", run.State, run.Error)
 		}
 	})
+}
+
+// TestAMemberThatCannotBeReachedMendsItsRecord has a member advertise what leads nowhere, and then where it is: nobody can ask
+// it for its cosignature, without which two and three members are no quorum, so that it has to bring it.
+func TestAMemberThatCannotBeReachedMendsItsRecord(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := New(t, Options{Orgs: n})
+				b := f.Orgs[1]
+				b.edit(b.addr.String(), "10.9.9.9:443")
+				_, err := b.Node.Renew(context.Background(), "tester", false, false)
+				f.must(err)
+				f.everywhere(b.ID, 2)
+				for _, o := range f.Orgs { // nobody keeps a connection from before
+					f.must(o.Stop())
+				}
+				for _, o := range f.Orgs {
+					o.Start()
+				}
+				b.edit("10.9.9.9:443", b.addr.String())
+				_, err = b.Node.Renew(context.Background(), "tester", false, false)
+				f.must(err)
+				began := time.Now()
+				f.everywhere(b.ID, 3)
+				if d := time.Since(began); d > time.Minute {
+					t.Errorf("it took %v", d)
+				}
+			})
+		})
+	}
 }
 
 // TestMessageKeysRotate gives a member new message keys while runs go on; what the old ones signed verifies for ever.
