@@ -34,7 +34,7 @@ func OpenAuthority(dir string, ask hsm.Passphrase) (*Authority, error) {
 	path := filepath.Join(dir, ConfigName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", dir, path)
+		return nil, fmt.Errorf("no node in %s: %s is missing; make one with fednode init or fednode join, or name its data directory with -D", dir, path)
 	} else if err != nil {
 		return nil, err
 	}

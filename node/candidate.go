@@ -60,6 +60,11 @@ type CandidateView struct {
 	Waiting      string          `json:"waiting,omitempty"`
 }
 
+// Awaits reports whether it is org's approval, too, that the candidate needs and has not.
+func (v CandidateView) Awaits(org transport.OrgID) bool {
+	return !v.Complete && slices.Contains(v.Standing.Missing, org)
+}
+
 // A notice is what messages about candidates carry.
 type notice struct {
 	member.Candidate

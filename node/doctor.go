@@ -118,6 +118,9 @@ func (n *Node) Doctor(ctx context.Context, orgs ...transport.OrgID) (Diagnosis, 
 		if org == n.site.Org() {
 			return d, fmt.Errorf("%w: %s is this node itself, which is looked at in any case; name another member, or none for all", flow.ErrMisuse, org)
 		}
+		if len(names) == 0 {
+			return d, fmt.Errorf("%w: %.63q is not a member; there is no other than %s", flow.ErrMisuse, org, n.site.Org())
+		}
 		if !slices.Contains(names, string(org)) {
 			return d, fmt.Errorf("%w: %.63q is not a member; the others are %s", flow.ErrMisuse, org, strings.Join(names, ", "))
 		}
@@ -201,7 +204,7 @@ func (n *Node) lookAtGovernance(c *chart) {
 		c.ok(CheckGovernance, fmt.Sprintf("%s, confirmed by a quorum %s ago", entries(g.Size), age(n.site.now().Sub(g.Confirmed))))
 	}
 	if g.InFlight != "" {
-		c.warning(CheckGovernance, "a change is "+g.InFlight, "fednode members list shows whose approval is missing")
+		c.warning(CheckGovernance, "a change is "+g.InFlight, "it takes effect when the nodes of a quorum have confirmed it: fednode status shows who is not reached, fednode doctor why")
 	}
 }
 
@@ -242,7 +245,7 @@ func (n *Node) lookAtLog(c *chart) {
 
 // lookAtEndpoints compares what node.yaml advertises with the record that the members have, and resolves it.
 func (n *Node) lookAtEndpoints(ctx context.Context, c *chart) {
-	cfg, err := readConfig(n.site.Dir)
+	cfg, err := ReadConfig(n.site.Dir)
 	if err != nil {
 		c.problem(CheckEndpoints, err.Error(), "mend the file before the next start")
 		return

@@ -20,7 +20,7 @@ import (
 // DoctorOffline looks at the data directory of a node that does not run: at what would keep it from starting or being
 // reached. Of the members it can say nothing. It fails if there is no node.yaml that can be read.
 func DoctorOffline(ctx context.Context, dir string, now time.Time) (Diagnosis, error) {
-	cfg, err := readConfig(dir)
+	cfg, err := ReadConfig(dir)
 	if err != nil {
 		return Diagnosis{}, err
 	}

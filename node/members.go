@@ -60,7 +60,7 @@ func (n *Node) ProposeCharter(ctx context.Context, user flow.User, file string, 
 // a new message key. The old one keeps verifying what it signed; it is also taken for new messages until the next
 // renewal, unless drop says that it is not to be trusted any more. It returns the record's hash.
 func (n *Node) Renew(ctx context.Context, user flow.User, rotate, drop bool) (string, error) {
-	c, err := readConfig(n.site.Dir)
+	c, err := ReadConfig(n.site.Dir)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", flow.ErrMisuse, err)
 	}

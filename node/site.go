@@ -100,6 +100,9 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := checkOwner(dir); err != nil {
 		return nil, err
 	}
+	if _, err := config.LoadNode(ConfigName, o.yaml()); err != nil { // nothing is made that could not be opened
+		return nil, fmt.Errorf("the %s that this would make: %w", ConfigName, err)
+	}
 	making := filepath.Join(dir, makingName)
 	_, interrupted := os.Stat(making)
 	if _, err := os.Stat(filepath.Join(dir, ConfigName)); err == nil && interrupted != nil {
@@ -222,7 +225,7 @@ func Prepare(dir string, o Options, ask hsm.Passphrase) (s *Site, made bool, err
 
 // AsksPassphrase reports whether the node.yaml in dir names no place where the passphrase is read.
 func AsksPassphrase(dir string) bool {
-	c, err := readConfig(dir)
+	c, err := ReadConfig(dir)
 	if err != nil {
 		return false
 	}
@@ -230,12 +233,12 @@ func AsksPassphrase(dir string) bool {
 	return !named
 }
 
-// readConfig reads the node.yaml in dir.
-func readConfig(dir string) (*config.Node, error) {
+// ReadConfig reads the node.yaml in dir.
+func ReadConfig(dir string) (*config.Node, error) {
 	path := filepath.Join(dir, ConfigName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no node in %s: %s is missing; name its data directory with -D", dir, path)
+		return nil, fmt.Errorf("no node in %s: %s is missing; make one with fednode init or fednode join, or name its data directory with -D", dir, path)
 	} else if err != nil {
 		return nil, err
 	}
@@ -244,7 +247,7 @@ func readConfig(dir string) (*config.Node, error) {
 
 // load reads node.yaml and opens the database, which is the lock against a second process.
 func (s *Site) load() (err error) {
-	if s.Config, err = readConfig(s.Dir); err != nil {
+	if s.Config, err = ReadConfig(s.Dir); err != nil {
 		return err
 	}
 	s.db, err = store.Open(filepath.Join(s.Dir, dbName), store.Options{})

@@ -122,7 +122,7 @@ func (n *Node) Status() (Status, error) {
 		st.Runs[string(r.State)]++
 	}
 	for _, c := range n.Candidates() {
-		if slices.Contains(c.Standing.Missing, n.site.Org()) {
+		if c.Awaits(n.site.Org()) {
 			st.Candidates++
 		}
 	}
@@ -201,7 +201,7 @@ func (n *Node) tasks(agreements []*flow.Agreement, steps []flow.Approval) []Task
 	}
 	for _, c := range n.Candidates() {
 		switch {
-		case !slices.Contains(c.Standing.Missing, n.site.Org()):
+		case !c.Awaits(n.site.Org()):
 		case c.Organization == "":
 			out = append(out, Task{"charter", "brought in by " + string(c.Sponsor), "fednode charter approve"})
 		default:

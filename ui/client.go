@@ -76,9 +76,9 @@ func (c *Client) unreachable(err error) error {
 	_, missing := os.Stat(filepath.Join(c.dir, node.ConfigName))
 	switch {
 	case errors.Is(missing, fs.ErrNotExist):
-		text = fmt.Sprintf("no node in %s: %s is missing; name the data directory with -D or $FEDNODE_DIR", c.dir, node.ConfigName)
+		text = fmt.Sprintf("no node in %s: %s is missing; make one with fednode init or fednode join, or name the data directory with -D or $FEDNODE_DIR", c.dir, node.ConfigName)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		text = fmt.Sprintf("no node is running on %s; start it with: fednode -D %s run", c.dir, c.dir)
+		text = fmt.Sprintf("no node is running on %s; start it with: fednode -D %s run; if it is not a member yet, go on with fednode join", c.dir, c.dir)
 	case errors.Is(err, fs.ErrPermission):
 		text = fmt.Sprintf("no permission for the socket in %s; run the command as the user that the node runs as", c.dir)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

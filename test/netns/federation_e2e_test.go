@@ -172,16 +172,18 @@ func TestUDPBlocked(t *testing.T) {
 // lanes tells by which lanes a node reaches each member, as ORG:LANE.
 func (l *lab) lanes(id transport.OrgID) string {
 	l.t.Helper()
-	var members []struct {
-		Organization string `json:"organization_id"`
-		Sessions     []struct {
-			Lane    string `json:"lane"`
-			Inbound bool   `json:"inbound"`
-		} `json:"sessions"`
+	var all struct {
+		Members []struct {
+			Organization string `json:"organization_id"`
+			Sessions     []struct {
+				Lane    string `json:"lane"`
+				Inbound bool   `json:"inbound"`
+			} `json:"sessions"`
+		} `json:"members"`
 	}
-	l.ask(&members, id, "members", "list")
+	l.ask(&all, id, "members", "list")
 	var out []string
-	for _, m := range members {
+	for _, m := range all.Members {
 		for _, s := range m.Sessions {
 			if !s.Inbound {
 				out = append(out, m.Organization+":"+s.Lane)

@@ -111,9 +111,9 @@ func wordsOf(t *testing.T, invited string) string {
 // members returns how many members a node knows.
 func (l *lab) members(id transport.OrgID) int {
 	l.t.Helper()
-	var all []json.RawMessage
+	var all struct{ Members []json.RawMessage }
 	l.ask(&all, id, "members", "list")
-	return len(all)
+	return len(all.Members)
 }
 
 // found makes org-a the founder of a federation, and starts it.

@@ -312,7 +312,7 @@ func (g *Governance) Flight() string {
 	case g.chair:
 		return fmt.Sprintf("cosigned by %d of %d members, a quorum is %d", len(g.sigs), len(s.members), s.needs())
 	}
-	return "awaits cosignatures at the chair, " + string(s.chair)
+	return "awaiting cosignatures at the chair, " + string(s.chair)
 }
 
 // Cosigned returns of how many members this node has a cosignature of the log's head.

@@ -104,6 +104,14 @@ func (e entry) genesisHash() (string, error) {
 	return hex.EncodeToString(h[:]), nil
 }
 
+// CheckName checks the name of a federation to be.
+func CheckName(name string) error {
+	if name == "" || len(name) > maxNoun || !isText(name) {
+		return fmt.Errorf("name of the federation %.40q: use 1 to %d printable characters, such as health-net", name, maxNoun)
+	}
+	return nil
+}
+
 // NewGenesis returns entry 0 of a new federation's governance log, approved by its founder. nonce has 16 random bytes.
 func NewGenesis(name string, c Charter, founder SignedRecord, p Approver, nonce []byte, now time.Time) ([]byte, error) {
 	e := newEntry(typeGenesis, actionFound, founder.Record.OrganizationID, now)
@@ -140,7 +148,7 @@ func newCharterEntry(c Charter, chair OrgID, approvals []Approval, now time.Time
 }
 
 func found(e *entry, b []byte) (*Set, error) {
-	if e.Certificate != nil || e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || e.Name == "" || len(e.Name) > maxNoun || !isText(e.Name) || len(e.Approvals) != 1 {
+	if e.Certificate != nil || e.Action != actionFound || e.Charter == nil || e.Member == nil || len(e.Nonce) != nonceSize || CheckName(e.Name) != nil || len(e.Approvals) != 1 {
 		return nil, errors.New("a genesis has a name, a nonce of 16 bytes, a charter, a member and its approval")
 	}
 	if err := e.Charter.check(); err != nil {

@@ -93,7 +93,11 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 	if err := service.Become(a.dir); err != nil {
 		return err
 	}
-	if ca, err = node.OpenAuthority(a.dir, ask); err != nil {
+	ca, err = node.OpenAuthority(a.dir, ask)
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w; run it as root, or as the user that the node runs as", err)
+	}
+	if err != nil {
 		return err
 	}
 	if out == nil {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"fednode/node"
 	"fednode/transport"
 	"fednode/transport/member"
+	"fednode/ui"
 )
 
 // initReply is what init prints as JSON.
@@ -43,7 +43,7 @@ take it offline with fednode ca export.`,
 			if charterFile != "" {
 				data, err := os.ReadFile(charterFile)
 				if err != nil {
-					return err
+					return misusef("--charter: %w", err)
 				}
 				if charter, err = member.ParseCharter(charterFile, data); err != nil {
 					return misuse{err}
@@ -74,11 +74,11 @@ func printYAML(w io.Writer, ch member.Charter) {
 }
 
 func (a *app) found(c *cobra.Command, f *siteFlags, name string, org transport.OrgID, charter member.Charter) error {
-	if err := org.Validate(); err != nil {
+	if err := errors.Join(org.Validate(), member.CheckName(name)); err != nil {
 		return misuse{err}
 	}
 	if installed(a.dir) {
-		return a.relaunch(c.Context())
+		return a.relaunch(c, f, org, func(st ui.Status) bool { return st.Federation == name && st.Chair == org })
 	}
 	site, err := a.prepare(c, f, org)
 	if err != nil {
@@ -139,14 +139,35 @@ func (a *app) notes() io.Writer {
 	return a.out
 }
 
-// relaunch takes up an installation again that was interrupted; the node itself is complete.
-func (a *app) relaunch(ctx context.Context) error {
-	l, err := a.launch(ctx)
+// relaunch takes up an installation again that was interrupted; the node itself is complete. It has to be the one that is
+// meant: of org, as the flags say it, and of the federation, as far as same can tell from a node that runs.
+func (a *app) relaunch(c *cobra.Command, f *siteFlags, org transport.OrgID, same func(ui.Status) bool) error {
+	conf, err := node.ReadConfig(a.dir)
 	if err != nil {
 		return err
 	}
+	if is := transport.OrgID(conf.Organization.ID); org != "" && org != is {
+		return fmt.Errorf("%s holds the node of %s, not of %s; name another data directory with -D", a.dir, is, org)
+	}
+	if err := f.complete(a.dir, org); err != nil {
+		return err
+	}
+	if err := f.agree(c, a.dir, conf); err != nil {
+		return err
+	}
+	st, unreached := a.client().Status(c.Context())
+	if unreached == nil && !same(st) {
+		return fmt.Errorf("%s belongs to federation %s already; name another data directory with -D", a.dir, clean(st.Federation))
+	}
+	l, err := a.launch(c.Context())
+	if err != nil {
+		return err
+	}
+	if unreached == nil {
+		l = launched{Running: true}
+	}
 	return a.print(l, func(w io.Writer) {
-		fmt.Fprintf(w, "%s the node in %s was made before; see fednode status\n", a.paint().good("✓"), a.dir)
+		fmt.Fprintf(w, "%s the node of %s in %s was made before; see fednode status\n", a.paint().good("✓"), conf.Organization.ID, a.dir)
 		if !l.Running {
 			fmt.Fprintf(w, "Start it: %s\n", l.Command)
 		}

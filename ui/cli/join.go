@@ -15,6 +15,7 @@ import (
 	"fednode/node"
 	"fednode/transport"
 	"fednode/transport/invite"
+	"fednode/ui"
 )
 
 // joinReply is what join prints as JSON.
@@ -53,10 +54,13 @@ certificate, from a source that you trust. With --no-wait it ends when the reque
 		RunE: func(c *cobra.Command, args []string) error {
 			j.began = time.Now()
 			token := strings.Join(args, "")
-			if j.tokenFile != "" && token == "" {
+			if j.tokenFile != "" && token != "" {
+				return misusef("two invitations: pass the token, or --token-file")
+			}
+			if j.tokenFile != "" {
 				b, err := os.ReadFile(j.tokenFile)
 				if err != nil {
-					return err
+					return misusef("--token-file: %w", err)
 				}
 				token = strings.TrimSpace(string(b))
 			}
@@ -76,7 +80,15 @@ func (j *joinCommand) do(c *cobra.Command, token string) (err error) {
 		return err
 	}
 	if installed(j.dir) {
-		return j.relaunch(c.Context())
+		t, err := invite.Parse(token)
+		if err != nil && token != "" {
+			return misuse{err}
+		}
+		var org transport.OrgID
+		if err == nil {
+			org = t.Invitee
+		}
+		return j.relaunch(c, &j.flags, org, func(st ui.Status) bool { return token == "" || st.FederationID == t.FederationID })
 	}
 	site, err := j.open(c, token)
 	if err != nil {
@@ -210,10 +222,14 @@ func (j *joinCommand) confirm(ctx context.Context, joiner *node.Joiner, m *node.
 	if err != nil {
 		return err
 	}
-	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return joiner.Confirm(ctx)
+	case "":
+		return errors.New("the words were not compared: nothing was asked there, and nothing is used up; run the same again")
+	default:
 		return fmt.Errorf("not the same: nothing was asked there. Whoever gave you the token may not be %s; ask for another on another way", m.Inviter)
 	}
-	return joiner.Confirm(ctx)
 }
 
 // ask reads a line from the terminal, until ctx ends.

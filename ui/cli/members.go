@@ -20,6 +20,12 @@ func (a *app) members() *cobra.Command {
 	return c
 }
 
+// membersReply is what members list prints as JSON.
+type membersReply struct {
+	Members  []node.MemberView    `json:"members"`
+	Awaiting []node.CandidateView `json:"awaiting_approval"`
+}
+
 func (a *app) membersList() *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List the members, as this node's copy of the governance log has them", Args: cobra.NoArgs,
 		Example: "  fednode members list",
@@ -34,7 +40,7 @@ func (a *app) membersList() *cobra.Command {
 				return err
 			}
 			self := transport.OrgID("")
-			return a.print(all, func(w io.Writer) {
+			return a.print(membersReply{all, open}, func(w io.Writer) {
 				lines := [][]string{{"MEMBER", "NAME", "ROLE", "ENDPOINTS", "SINCE"}}
 				for _, m := range all {
 					if m.Self {

@@ -101,6 +101,7 @@ const confirmLimit = 5 * time.Second
 
 // inEffect says that a change took effect, once the members have confirmed it or a moment is over.
 func (a *app) inEffect(ctx context.Context, cl *ui.Client, what string, started time.Time) error {
+	took := time.Since(started)
 	st, err := cl.Status(ctx)
 	confirmed := func() bool { // of more than the certificate only the chair knows
 		return st.Governance.Cosigned >= st.Members || st.Organization != st.Chair
@@ -112,8 +113,14 @@ func (a *app) inEffect(ctx context.Context, cl *ui.Client, what string, started 
 	if err != nil {
 		return err
 	}
+	later := ""
+	if confirmed() {
+		took = time.Since(started)
+	} else {
+		later = "; the others confirm it once their nodes run and are reached"
+	}
 	return a.print(st.Governance, func(w io.Writer) {
-		fmt.Fprintf(w, "%s %s, committed %d/%d, %.1fs\n", a.paint().good("✓"), what, st.Governance.Cosigned, st.Members, time.Since(started).Seconds())
+		fmt.Fprintf(w, "%s %s, committed %d/%d, %.1fs%s\n", a.paint().good("✓"), what, st.Governance.Cosigned, st.Members, took.Seconds(), later)
 	})
 }
 
@@ -140,6 +147,12 @@ func awaiting(v node.CandidateView) string {
 	return text
 }
 
+// suspension is what suspend and resume print as JSON.
+type suspension struct {
+	Organization string `json:"organization_id"`
+	Suspended    bool   `json:"suspended"`
+}
+
 func (a *app) membersSuspend() *cobra.Command {
 	var reason string
 	c := &cobra.Command{Use: "suspend ORG", Short: "Deny a member everything at this node, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeMembers,
@@ -151,7 +164,7 @@ affected, and it is on record in this organisation's log.`,
 			if err := a.client().Suspend(c.Context(), args[0], reason); err != nil {
 				return err
 			}
-			return a.print(struct{}{}, func(w io.Writer) {
+			return a.print(suspension{args[0], true}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s %s is suspended here; take it back with fednode members resume %s\n", a.paint().good("✓"), args[0], args[0])
 			})
 		}}
@@ -166,7 +179,7 @@ func (a *app) membersResume() *cobra.Command {
 			if err := a.client().Resume(c.Context(), args[0]); err != nil {
 				return err
 			}
-			return a.print(struct{}{}, func(w io.Writer) { fmt.Fprintf(w, "%s %s is no longer suspended\n", a.paint().good("✓"), args[0]) })
+			return a.print(suspension{args[0], false}, func(w io.Writer) { fmt.Fprintf(w, "%s %s is no longer suspended\n", a.paint().good("✓"), args[0]) })
 		}}
 }
 
@@ -249,7 +262,7 @@ func (a *app) printCandidates(w io.Writer, all []node.CandidateView, self transp
 			what, how = string(v.Organization), "fednode members approve "+string(v.Organization)
 		}
 		fmt.Fprintf(w, "%s %s (%s) %s\n", p.warn("…"), what, short(v.Hash), awaiting(v))
-		if slices.Contains(v.Standing.Missing, self) {
+		if v.Awaits(self) {
 			fmt.Fprintf(w, "  brought in by %s; yours to approve: %s\n", v.Sponsor, how)
 		}
 		for _, r := range v.RootSHA256 {

@@ -38,6 +38,11 @@ func (a *app) serve(ctx context.Context) error {
 	if err := service.Become(a.dir); err != nil {
 		return err
 	}
+	if service.Wanted(a.dir) { // root's still: no member yet, which is found out with its keys
+		if err := ownService(a.dir); err != nil {
+			return err
+		}
+	}
 	if err := node.Protect(); err != nil {
 		return err
 	}

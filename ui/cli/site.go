@@ -16,6 +16,7 @@ import (
 
 	"fednode/hsm"
 	"fednode/node"
+	"fednode/node/config"
 	"fednode/node/service"
 	"fednode/transport"
 )
@@ -105,10 +106,8 @@ func (a *app) prepare(c *cobra.Command, f *siteFlags, org transport.OrgID) (*nod
 		return nil, err
 	}
 	if !made {
-		for _, name := range []string{"advertise", "listen", "name", "domain", "jurisdiction", "instance"} {
-			if err := f.differs(c, s, name); err != nil {
-				return nil, errors.Join(err, s.Close())
-			}
+		if err := f.agree(c, a.dir, s.Config); err != nil {
+			return nil, errors.Join(err, s.Close())
 		}
 		return s, nil
 	}
@@ -144,13 +143,22 @@ func installed(dir string) bool {
 	return ok && int(st.Uid) != os.Geteuid()
 }
 
-// differs refuses a flag that says something else than the node.yaml that is there.
-func (f *siteFlags) differs(c *cobra.Command, s *node.Site, name string) error {
+// agree refuses flags that say something else than the node.yaml that is there.
+func (f *siteFlags) agree(c *cobra.Command, dir string, conf *config.Node) error {
+	for _, name := range []string{"advertise", "listen", "name", "domain", "jurisdiction", "instance"} {
+		if err := f.differs(c, dir, conf, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *siteFlags) differs(c *cobra.Command, dir string, conf *config.Node, name string) error {
 	if !c.Flags().Changed(name) {
 		return nil
 	}
 	said, is := "", ""
-	switch conf := s.Config; name {
+	switch name {
 	case "advertise":
 		said = strings.Join(f.o.Advertise, " ")
 		for _, e := range conf.Advertise {
@@ -170,7 +178,7 @@ func (f *siteFlags) differs(c *cobra.Command, s *node.Site, name string) error {
 	if said == is {
 		return nil
 	}
-	return misusef("--%s %q: %s was made with %q; leave the flag out, or edit %s", name, said, s.Dir, is, filepath.Join(s.Dir, node.ConfigName))
+	return misusef("--%s %q: %s was made with %q; leave the flag out, or edit %s", name, said, dir, is, filepath.Join(dir, node.ConfigName))
 }
 
 func nodeIn(dir string) bool {

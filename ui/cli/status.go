@@ -152,10 +152,7 @@ func ledgerLine(st ui.Status) string {
 	for _, p := range st.Peers {
 		seen = max(seen, p.Shown)
 	}
-	line := plural(st.Log.Size, "entry")
-	if st.Log.Size != 1 {
-		line = fmt.Sprintf("%d entries", st.Log.Size)
-	}
+	line := entries(st.Log.Size)
 	if len(st.Peers) > 0 {
 		line += fmt.Sprintf(", %d observed by others", seen)
 	}
@@ -164,7 +161,7 @@ func ledgerLine(st ui.Status) string {
 
 func governanceLine(st ui.Status, now time.Time) string {
 	g := st.Governance
-	line := fmt.Sprintf("%d entries, cosigned %d/%d, root %s", g.Size, g.Cosigned, st.Members, short(g.Root))
+	line := fmt.Sprintf("%s, cosigned %d/%d, root %s", entries(g.Size), g.Cosigned, st.Members, short(g.Root))
 	if !g.Confirmed.IsZero() {
 		line += fmt.Sprintf(", confirmed by a quorum %s ago", span(now.Sub(g.Confirmed)))
 	}
