@@ -24,7 +24,7 @@ plain: ## without assembly, and another architecture's
 	GOARCH=arm64 $(GO) vet ./compute/... .
 
 race:
-	CGO_ENABLED=1 $(GO) test -race $(ARITHMETIC:%=-gcflags=%=-race=false) -count=1 ./store/... ./transport/... ./flow ./flow/agent ./node ./ui ./test/fed
+	packaging/race $(ARITHMETIC:%=-gcflags=%=-race=false) ./compute ./store/... ./transport/... ./flow ./flow/agent ./node ./node/service ./ui/... ./test/fed
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
