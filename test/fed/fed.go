@@ -267,6 +267,9 @@ func (o *Org) Crash() {
 	o.f.must(copyTree(o.Dir, held))
 	o.cancel()
 	<-o.stopped
+	if o.f.Network != nil {
+		o.f.Network.streams.Crash(o.addr.IP) // what it wrote since is on no disk
+	}
 	o.Node = nil
 	o.f.must(errors.Join(os.RemoveAll(o.Dir), os.Rename(held, o.Dir)))
 }

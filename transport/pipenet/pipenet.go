@@ -56,6 +56,18 @@ func (n *Network) Wake() {
 	}
 }
 
+// Crash loses what a host has sent and nobody has read yet, as when its power fails: of a host that is merely cut off, that
+// arrives late.
+func (n *Network) Crash(host net.IP) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for e := range n.ends {
+		if e.remote.IP.Equal(host) {
+			e.in.change(func() { e.in.queue, e.in.size = nil, 0 })
+		}
+	}
+}
+
 // A Host is an address on the network.
 type Host struct {
 	n    *Network
