@@ -267,8 +267,9 @@ func (o *Org) Crash() {
 	o.f.must(copyTree(o.Dir, held))
 	o.cancel()
 	<-o.stopped
-	if o.f.Network != nil {
-		o.f.Network.streams.Crash(o.addr.IP) // what it wrote since is on no disk
+	if o.f.Network != nil { // what it wrote since is on no disk, and must not be under way when it is back
+		o.f.Network.streams.Crash(o.addr.IP)
+		time.Sleep(2*o.f.options.Latency + 10*time.Millisecond)
 	}
 	o.Node = nil
 	o.f.must(errors.Join(os.RemoveAll(o.Dir), os.Rename(held, o.Dir)))
