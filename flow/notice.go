@@ -43,24 +43,14 @@ type reminder struct {
 	pause time.Duration
 }
 
-// try marks a notice as being tried now.
-func (r *reminders) try(n notice) {
+// try marks a notice as being tried now, and doubles the pause before it is due again, up to limit.
+func (r *reminders) try(n notice, limit time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.last == nil {
 		r.last = map[string]reminder{}
 	}
-	r.last[n.key()] = reminder{time.Now(), min(max(remindEvery, 2*r.last[n.key()].pause), remindLater)}
-}
-
-// miss notes that a notice's recipient could not be reached.
-func (r *reminders) miss(n notice) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.last == nil {
-		r.last = map[string]reminder{}
-	}
-	r.last[n.key()] = reminder{time.Now(), min(max(remindEvery, 2*r.last[n.key()].pause), remindAway)}
+	r.last[n.key()] = reminder{time.Now(), min(max(remindEvery, 2*r.last[n.key()].pause), limit)}
 }
 
 func (r *reminders) due(n notice) bool {
@@ -80,7 +70,7 @@ func (r *reminders) forget(n notice) {
 func (e *Engine) owe(tx *store.Tx, a *Agreement, msgType string, to ...transport.OrgID) error {
 	for _, org := range to {
 		n := notice{a.Hash, org, msgType}
-		e.reminders.try(n)
+		e.reminders.try(n, remindLater)
 		if err := put(tx, bucketNotices, n.key(), n); err != nil {
 			return err
 		}
@@ -144,7 +134,7 @@ func (e *Engine) deliver(ctx context.Context, hash, msgType string) error {
 var errAwaits = errors.New("it will be told once it answers")
 
 func (e *Engine) deliverOne(ctx context.Context, n notice) error {
-	e.reminders.try(n)
+	e.reminders.try(n, remindLater)
 	a, err := e.Agreement(n.Agreement)
 	if err != nil {
 		return err
@@ -262,7 +252,7 @@ func (e *Engine) remind(ctx context.Context) {
 				if err == nil {
 					err = e.deliverOne(ctx, n)
 				} else {
-					e.reminders.miss(n)
+					e.reminders.try(n, remindAway)
 				}
 				if err != nil && ctx.Err() == nil {
 					e.c.Logger.Info("a participant was not told", "agreement", n.Agreement, "message_type", n.Type, "to", n.To, "err", err)
