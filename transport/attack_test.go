@@ -2,10 +2,13 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -365,6 +368,49 @@ func TestOvertakenMessagesAreNoRollback(t *testing.T) {
 				t.Errorf("message %d: %s (%s)", i, got, text)
 			}
 			time.Sleep(5 * time.Second)
+		}
+	})
+}
+
+// Nor is it one when a clock was set meanwhile, or when the message was taken up long after it came.
+func TestNoClockMakesARollback(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
+		w := newWorld(t, "org-a", "org-b")
+		var ahead atomic.Int64 // of b's clock
+		a := w.start("org-a", func(n *Node) { n.c.Now = func() time.Time { return time.Now().Add(50 * time.Second) } })
+		b := w.start("org-b", func(n *Node) {
+			n.c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			n.Handle("question", echo)
+			n.Handle("errand", func(ctx context.Context, r *Request) error {
+				time.Sleep(150 * time.Second)
+				return echo(ctx, r)
+			})
+		})
+		served := func(what string, f forgery) {
+			t.Helper()
+			request := header{kind: kindRequest, timeout: 15 * time.Minute}.append(nil)
+			if got, text := send(t, a.raw(t, "org-b"), appendFrame(appendFrame(request, f.wire), f.proof)); got != "reply" {
+				t.Errorf("%s: %s (%s)", what, got, text)
+			}
+		}
+		late, errand := a.forge(t, ask("org-b"), nil), ask("org-b")
+		errand.Type, errand.ExpiresAt = "errand", time.Now().Add(time.Hour)
+		slow := a.forge(t, errand, nil)
+		var other sync.WaitGroup
+		other.Go(func() { served("taken up late", slow) })
+		time.Sleep(time.Second)
+		served("in order", a.forge(t, ask("org-b"), nil))
+		ahead.Store(int64(100 * time.Second))
+		served("overtaken, the clock set forward", late)
+		late = a.forge(t, ask("org-b"), nil)
+		ahead.Store(0)
+		served("in order, the clock set back", a.forge(t, ask("org-b"), nil))
+		served("overtaken, the clock set back", late)
+		other.Wait()
+		if err := b.db.View(func(tx *store.Tx) error {
+			return AllEvidence(tx, func(e Evidence) error { return fmt.Errorf("%s is convicted of %s", e.Peer, e.Kind) })
+		}); err != nil {
+			t.Error(err)
 		}
 	})
 }

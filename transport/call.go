@@ -128,7 +128,7 @@ func (p *Reply) Record(tx *store.Tx) error {
 		result = string(conflict.Code)
 		err = p.n.convict(tx, p.in, conflict.Code)
 	case err == nil:
-		err = p.n.advance(tx, p.in.from.LogOrigin(), p.in.entry.head, p.in.entry.checkpoint)
+		err = p.n.advance(tx, p.in)
 	}
 	if err != nil {
 		return err

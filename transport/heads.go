@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -11,7 +12,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"fednode/store"
-	"fednode/store/ledger"
 )
 
 const (
@@ -19,33 +19,48 @@ const (
 	bucketHeads    = "transport/heads"    // log origin, 0, size → root and signed checkpoint
 	bucketEvidence = "transport/evidence" // hash → Evidence
 
-	// headGrace is how long messages proven against an older checkpoint may be under way: two messages of one peer
-	// travel on streams of their own and may arrive in any order.
-	headGrace = time.Minute
 	// maxHeadPrune bounds the housekeeping of one transaction.
 	maxHeadPrune = 64
 	// maxEvidence bounds what one misbehaving peer can make this node keep; one piece convicts.
 	maxEvidence = 1024
 )
 
-// A headState is what this node has seen of one peer's log. Sizes below Floor were left behind at least headGrace ago:
-// a message that is proven against one comes from a log that was rolled back. Every checkpoint from Floor on is kept.
+// A headState is what this node has seen of one peer's log. Sizes below Floor were left behind at least a grace ago: a
+// message that is proven against one comes from a log that was rolled back. Every checkpoint from Floor on is kept. What
+// that is decided by is the monotonic clock of one process: the clock on the wall may be set, which must convict nobody.
 type headState struct {
-	Size  int64     `json:"size"`
-	Floor int64     `json:"floor"`
-	Next  int64     `json:"next"` // the floor to come, once it is old enough
-	Since time.Time `json:"since"`
-	Grown time.Time `json:"grown,omitzero"` // when Size last grew
+	Size    int64         `json:"size"`
+	Floor   int64         `json:"floor"`
+	Next    int64         `json:"next"` // the floor to come, once it is old enough
+	Process string        `json:"process"`
+	Aged    time.Duration `json:"aged_ns"` // when Next became what it is
+	Grew    time.Duration `json:"grew_ns"` // when Size last grew
+	Grown   time.Time     `json:"grown"`   // the same by the clock on the wall, to be shown
 }
+
+// headGrace is how long messages proven against an older checkpoint may be under way: two messages of one peer travel on
+// streams of their own and may arrive in any order. Two clocks that differ by as much as is allowed let a request be twice
+// as old.
+func (n *Node) headGrace() time.Duration { return 2 * n.limit.ClockSkew }
 
 // floor is the least size that a message may be proven against now: once the log has been silent for long enough,
 // nothing older than all of it can be under way.
-func (s headState) floor(now time.Time) int64 {
-	if !s.Grown.IsZero() && now.Sub(s.Grown) >= headGrace {
+func (n *Node) floor(s headState) int64 {
+	if n.began.elapsed()-s.Grew >= n.headGrace() {
 		return s.Size
 	}
 	return s.Floor
 }
+
+// A beginning is when a process began, by a clock that is never set.
+type beginning struct {
+	process string
+	at      time.Time
+}
+
+func begin() beginning { return beginning{rand.Text(), time.Now()} }
+
+func (b beginning) elapsed() time.Duration { return time.Since(b.at) }
 
 // Evidence is what convicts a peer's log of having been rolled back or forked.
 type Evidence struct {
@@ -78,7 +93,8 @@ func headKey(origin string, size int64) []byte {
 
 func bigEndian(i int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
-func loadHead(b *bbolt.Bucket, origin string) (s headState, known bool, err error) {
+// loadHead returns what is kept of a log's head. What another process saw, it saw before this one began.
+func (n *Node) loadHead(b *bbolt.Bucket, origin string) (s headState, known bool, err error) {
 	if b == nil {
 		return s, false, nil
 	}
@@ -89,12 +105,17 @@ func loadHead(b *bbolt.Bucket, origin string) (s headState, known bool, err erro
 	if err := json.Unmarshal(v, &s); err != nil {
 		return s, false, fmt.Errorf("head of %s: %w", origin, err)
 	}
+	if s.Process != n.began.process {
+		s.Process, s.Aged, s.Grew = n.began.process, 0, 0
+	}
 	return s, true, nil
 }
 
-// contradiction compares head with what was seen of this log before. known is the signed checkpoint it contradicts.
-func (n *Node) contradiction(tx *store.Tx, origin string, head ledger.Head) (kind Code, known []byte, err error) {
-	s, ok, err := loadHead(tx.Bucket(bucketHead), origin)
+// contradiction compares the checkpoint that came with in to what was seen of this log before. known is the signed
+// checkpoint it contradicts.
+func (n *Node) contradiction(tx *store.Tx, in *incoming) (kind Code, known []byte, err error) {
+	origin, head := in.from.LogOrigin(), in.entry.head
+	s, ok, err := n.loadHead(tx.Bucket(bucketHead), origin)
 	if err != nil || !ok {
 		return "", nil, err
 	}
@@ -102,7 +123,7 @@ func (n *Node) contradiction(tx *store.Tx, origin string, head ledger.Head) (kin
 	if heads == nil {
 		return "", nil, nil
 	}
-	if head.Size < s.floor(n.c.Now()) {
+	if !in.inTime && head.Size < n.floor(s) {
 		return CodeLogRollback, bytes.Clone(heads.Get(headKey(origin, s.Size))[len(head.Root):]), nil
 	}
 	if v := heads.Get(headKey(origin, head.Size)); v != nil && !bytes.Equal(v[:len(head.Root)], head.Root[:]) {
@@ -111,28 +132,30 @@ func (n *Node) contradiction(tx *store.Tx, origin string, head ledger.Head) (kin
 	return "", nil, nil
 }
 
-// advance takes head into what is known of the peer's log, after contradiction has found nothing.
-func (n *Node) advance(tx *store.Tx, origin string, head ledger.Head, checkpoint []byte) error {
-	states, heads, now := tx.Bucket(bucketHead), tx.Bucket(bucketHeads), n.c.Now().UTC()
-	s, ok, err := loadHead(states, origin)
+// advance takes the checkpoint that came with in into what is known of the peer's log, after contradiction has found
+// nothing.
+func (n *Node) advance(tx *store.Tx, in *incoming) error {
+	origin, head := in.from.LogOrigin(), in.entry.head
+	states, heads, now := tx.Bucket(bucketHead), tx.Bucket(bucketHeads), n.began.elapsed()
+	s, ok, err := n.loadHead(states, origin)
 	if err != nil {
 		return err
 	}
 	key := headKey(origin, head.Size)
 	fresh := heads.Get(key) == nil
 	if fresh {
-		if err := heads.Put(key, append(bytes.Clone(head.Root[:]), checkpoint...)); err != nil {
+		if err := heads.Put(key, append(bytes.Clone(head.Root[:]), in.entry.checkpoint...)); err != nil {
 			return err
 		}
 	}
 	if !ok {
-		s.Since = now
+		s.Process, s.Aged = n.began.process, now
 	}
 	if head.Size > s.Size {
-		s.Size, s.Grown = head.Size, now
+		s.Size, s.Grew, s.Grown = head.Size, now, n.c.Now().UTC()
 	}
-	if age := now.Sub(s.Since); age >= headGrace || age < 0 {
-		s.Floor, s.Next, s.Since = s.Next, s.Size, now
+	if now-s.Aged >= n.headGrace() {
+		s.Floor, s.Next, s.Aged = s.Next, s.Size, now
 	} else if ok && !fresh {
 		return nil
 	}
@@ -161,13 +184,18 @@ func pruneHeads(heads *bbolt.Bucket, origin string, floor int64) error {
 	return nil
 }
 
-// checkHead returns an *Error if the proof that came with in contradicts an earlier one of the same log.
+// checkHead returns an *Error if the proof that came with in contradicts an earlier one of the same log. What has not come
+// too late when it was first asked about does not come to be late by how long this node takes over it.
 func (n *Node) checkHead(tx *store.Tx, in *incoming) error {
-	kind, _, err := n.contradiction(tx, in.from.LogOrigin(), in.entry.head)
-	if err != nil || kind == "" {
+	kind, _, err := n.contradiction(tx, in)
+	if err != nil {
 		return err
 	}
-	return refuse(kind, "checkpoint of size %d contradicts an earlier one of your log", in.entry.head.Size)
+	if kind != "" {
+		return refuse(kind, "checkpoint of size %d contradicts an earlier one of your log", in.entry.head.Size)
+	}
+	in.inTime = true
+	return nil
 }
 
 // convict keeps the evidence of what a message was refused for, if it is of that kind.
@@ -177,7 +205,7 @@ func (n *Node) convict(tx *store.Tx, in *incoming, c Code) error {
 	case CodeGovernanceFork:
 		e.Presented = []byte(in.envelope.Binding.GovernanceHead)
 	case CodeLogFork, CodeLogRollback:
-		_, known, err := n.contradiction(tx, in.from.LogOrigin(), in.entry.head)
+		_, known, err := n.contradiction(tx, in)
 		if err != nil {
 			return err
 		}

@@ -61,6 +61,7 @@ type Node struct {
 	c     Config
 	limit Limits
 	m     meters
+	began beginning
 	gates
 	slots chan struct{} // one per request being handled
 	key   atomic.Pointer[signingKey]
@@ -121,7 +122,7 @@ func New(c Config) (*Node, error) {
 		c.Resolve = resolveDNS
 	}
 	l := c.Limits.withDefaults()
-	n := &Node{c: c, limit: l, m: meters{c.Metrics}, gates: newGates(l),
+	n := &Node{c: c, limit: l, m: meters{c.Metrics}, began: begin(), gates: newGates(l),
 		slots: make(chan struct{}, l.Handlers), ready: make(chan struct{}),
 		handlers: map[string]Handler{}, shares: map[OrgID]*peerLimit{}, dialers: map[OrgID]*dialer{}, inbound: map[OrgID]map[*link]struct{}{}, reach: map[OrgID]*Reach{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())

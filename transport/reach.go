@@ -114,7 +114,7 @@ func (n *Node) KnownHead(org OrgID) (out KnownHead, err error) {
 		return out, &Error{CodeNotMember, fmt.Sprintf("%.63s is not a member", org)}
 	}
 	err = n.c.DB.View(func(tx *store.Tx) error {
-		s, _, err := loadHead(tx.Bucket(bucketHead), m.LogOrigin())
+		s, _, err := n.loadHead(tx.Bucket(bucketHead), m.LogOrigin())
 		out = KnownHead{s.Size, s.Grown}
 		return err
 	})

@@ -97,7 +97,7 @@ func (r *Request) accept(tx *store.Tx) error {
 		if err := r.n.checkHead(tx, r.in); err != nil {
 			return err
 		}
-		if err := r.n.advance(tx, r.in.from.LogOrigin(), r.in.entry.head, r.in.entry.checkpoint); err != nil {
+		if err := r.n.advance(tx, r.in); err != nil {
 			return err
 		}
 	}
@@ -175,7 +175,7 @@ func (r *Request) recordRefused(tx *store.Tx, c Code) error {
 		return err
 	}
 	if r.in.proven() && c != CodeLogFork && c != CodeLogRollback && r.n.checkHead(tx, r.in) == nil {
-		if err := r.n.advance(tx, r.in.from.LogOrigin(), r.in.entry.head, r.in.entry.checkpoint); err != nil {
+		if err := r.n.advance(tx, r.in); err != nil {
 			return err
 		}
 	}

@@ -187,6 +187,7 @@ type incoming struct {
 	hash     string // of the signed bytes
 	proof    []byte
 	entry    peerEntry // what proof proves; zero if there is no proof
+	inTime   bool      // its checkpoint was found not to be one that was left behind long ago
 }
 
 // attribute verifies that e is m's.
