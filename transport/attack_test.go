@@ -18,6 +18,7 @@ import (
 
 	"fednode/store"
 	"fednode/store/jcs"
+	"fednode/transport/pki"
 )
 
 // A forgery is what an attacker with a node of its own puts on the wire.
@@ -282,6 +283,72 @@ func TestReplayAfterTheClockWasSetBack(t *testing.T) {
 		back.Store(int64(10 * time.Minute))
 		if got, _ := send(t, a.raw(t, "org-b"), f.bytes()); got != "refusal expired" {
 			t.Errorf("replayed with the clock set back: %s", got)
+		}
+	})
+}
+
+// Two clocks that are wrong together, and are mended, leave nothing refused but what was forgotten meanwhile.
+func TestReplayAfterClocksWereWrongTogether(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
+		w := newWorld(t, "org-a", "org-b")
+		var ahead atomic.Int64
+		wrong := func(n *Node) {
+			n.c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			o, err := w.orgs[n.c.Org], error(nil)
+			n.c.Leaf, err = pki.NewRenewer(pki.RenewerConfig{Org: string(o.id), Instance: "i1", FederationID: w.set.FederationID(),
+				Identity: o.chain[0], Issuing: o.chain[1], Key: o.identity, Now: n.c.Now})
+			w.must(err)
+			n.Handle("question", echo)
+		}
+		a, b := w.start("org-a", wrong), w.start("org-b", wrong)
+		for _, by := range []time.Duration{0, 5 * time.Minute, 24 * time.Hour, 300 * 24 * time.Hour} {
+			ahead.Store(int64(by))
+			f := a.forge(t, ask("org-b"), nil)
+			f.envelope.Binding.ExpiresAt = NewTime(a.c.Now().Add(time.Hour))
+			if got, text := send(t, a.raw(t, "org-b"), f.bytes()); got != "reply" {
+				t.Fatalf("%v ahead: %s (%s)", by, got, text)
+			}
+			time.Sleep(10 * time.Minute)
+			for range 20 { // so many that spans are joined
+				if reply, err := a.Call(t.Context(), ask("org-b"), nil); err != nil || reply.Refusal != nil {
+					t.Fatalf("%v ahead: %v, %v", by, reply, err)
+				}
+				time.Sleep(4 * time.Minute)
+			}
+			ahead.Add(int64(-90 * time.Minute)) // to when f was sent
+			if got, _ := send(t, a.raw(t, "org-b"), f.bytes()); got != "refusal expired" {
+				t.Errorf("%v ahead: what was forgotten was delivered again: %s", by, got)
+			}
+			ahead.Store(0)
+			if reply, err := a.Call(t.Context(), ask("org-b"), nil); err != nil || reply.Refusal != nil {
+				t.Errorf("%v ahead, and mended: %v, %v", by, reply, err)
+			}
+		}
+		if n := b.count("transport/replay"); n > 8 {
+			t.Errorf("%d message ids are remembered", n)
+		}
+	})
+}
+
+// What comes from the future is refused, and takes no room until then.
+func TestMessagesFromTheFutureAreNotRemembered(t *testing.T) {
+	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
+		w := newWorld(t, "org-a", "org-b")
+		a := w.start("org-a", nil)
+		b := w.start("org-b", func(n *Node) { n.limit.ReplayEntries = 3; n.Handle("question", echo) })
+		for i := range 5 {
+			f := a.forge(t, ask("org-b"), func(e *Envelope) {
+				e.Timestamp = NewTime(e.Timestamp.AddDate(1, 0, 0))
+				if i%2 == 0 { // refused for something else before
+					e.Binding.FederationID = strings.Repeat("0", 64)
+				}
+			})
+			if got, _ := send(t, a.raw(t, "org-b"), f.bytes()); got != "refusal clock-skew" && got != "refusal wrong-federation" {
+				t.Errorf("message %d: %s", i, got)
+			}
+		}
+		if n := b.count("transport/replay"); n != 0 {
+			t.Errorf("%d message ids are remembered", n)
 		}
 	})
 }

@@ -2,9 +2,11 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -19,13 +21,18 @@ const (
 
 	// maxForget bounds the housekeeping of one transaction; more than one per message, so that the set shrinks.
 	maxForget = 16
+	// maxSpans bounds what is kept of what was forgotten; the closest are taken together.
+	maxSpans = 16
 )
 
-var horizonKey = []byte("\x00horizon") // sorts apart from senders, which are not empty
+var forgottenKey = []byte("\x00horizon") // → spans; sorts apart from senders, which are not empty
 
 // replayKeep is how long after its timestamp a message id is remembered: through the window in which the message would
 // be acceptable, and twice that again for a clock that is set back.
 func (n *Node) replayKeep() time.Duration { return 3 * n.limit.ClockSkew }
+
+// future reports whether e is of a time to come, by more than clocks may differ.
+func (n *Node) future(e *Envelope) bool { return e.Timestamp.Sub(n.c.Now()) > n.limit.ClockSkew }
 
 func replayKey(e *Envelope) []byte {
 	return []byte(string(e.Sender.OrganizationID) + "\x00" + string(e.MessageID))
@@ -40,10 +47,59 @@ func (n *Node) seen(tx *store.Tx, e *Envelope) error {
 	if b.Get(replayKey(e)) != nil {
 		return &Error{CodeReplayed, "this message_id was received before; redeliver under a new one"}
 	}
-	if h := b.Get(horizonKey); h != nil && e.Timestamp.Add(n.replayKeep()).UnixMilli() <= int64(binary.BigEndian.Uint64(h)) {
-		return &Error{CodeExpired, "the message is older than this node's memory of message ids"}
+	if parseSpans(b.Get(forgottenKey)).cover(e.Timestamp.Add(n.replayKeep()).UnixMilli()) {
+		return &Error{CodeExpired, "the message is of a time of which this node has forgotten the message ids"}
 	}
 	return nil
+}
+
+// A span is a time of which message ids were forgotten, by when they were to be. What was never remembered is in none
+// unless it lies between two ids that were forgotten.
+type span struct{ from, to int64 }
+
+// spans are apart and in order. They are several because a clock may have been wrong, and this node's peers' with it: that
+// ids of next year were forgotten must not have everything refused until then.
+type spans []span
+
+func parseSpans(v []byte) (s spans) {
+	if len(v) == 8 { // as it was kept before: everything up to then
+		return spans{{0, int64(binary.BigEndian.Uint64(v))}}
+	}
+	for ; len(v) >= 16; v = v[16:] {
+		s = append(s, span{int64(binary.BigEndian.Uint64(v)), int64(binary.BigEndian.Uint64(v[8:]))})
+	}
+	return s
+}
+
+func (s spans) bytes() (v []byte) {
+	for _, x := range s {
+		v = append(append(v, bigEndian(x.from)...), bigEndian(x.to)...)
+	}
+	return v
+}
+
+func (s spans) cover(at int64) bool {
+	return slices.ContainsFunc(s, func(x span) bool { return x.from <= at && at <= x.to })
+}
+
+// with returns s and at. If there are too many, those are joined that have the least between them, and are not to come.
+func (s spans) with(at, now int64) spans {
+	if s.cover(at) {
+		return s
+	}
+	i, _ := slices.BinarySearchFunc(s, at, func(x span, at int64) int { return cmp.Compare(x.from, at) })
+	s = slices.Insert(s, i, span{at, at})
+	if len(s) <= maxSpans {
+		return s
+	}
+	join := len(s) - 1
+	for i := 1; i < len(s) && s[i].from <= now; i++ {
+		if i == 1 || s[i].from-s[i-1].to < s[join].from-s[join-1].to {
+			join = i
+		}
+	}
+	s[join-1].to = s[join].to
+	return slices.Delete(s, join, join+1)
 }
 
 // remember adds e to the replay set, durably with tx, and forgets some of what has expired.
@@ -54,13 +110,14 @@ func (n *Node) remember(tx *store.Tx, e *Envelope) error {
 	set, forget := tx.Bucket(bucketReplay), tx.Bucket(bucketForget)
 	count := set.Sequence() // the bucket's sequence number counts its members: transactional, and no scan at start
 	now := n.c.Now().UnixMilli()
-	var horizon []byte
+	was := bytes.Clone(set.Get(forgottenKey))
+	forgotten := parseSpans(was)
 	for range maxForget {
 		k, _ := forget.Cursor().First()
 		if k == nil || int64(binary.BigEndian.Uint64(k)) > now {
 			break
 		}
-		horizon = bytes.Clone(k[:8])
+		forgotten = forgotten.with(int64(binary.BigEndian.Uint64(k)), now)
 		if err := set.Delete(k[8:]); err != nil {
 			return err
 		}
@@ -69,8 +126,8 @@ func (n *Node) remember(tx *store.Tx, e *Envelope) error {
 		}
 		count--
 	}
-	if horizon != nil && bytes.Compare(horizon, set.Get(horizonKey)) > 0 {
-		if err := set.Put(horizonKey, horizon); err != nil {
+	if v := forgotten.bytes(); !bytes.Equal(v, was) {
+		if err := set.Put(forgottenKey, v); err != nil {
 			return err
 		}
 	}

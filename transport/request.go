@@ -170,9 +170,11 @@ func (r *Request) recordRefused(tx *store.Tx, c Code) error {
 	if c == CodeReplayed {
 		return nil
 	}
-	var refused *Error
-	if err := r.n.remember(tx, r.Envelope); err != nil && !errors.As(err, &refused) {
-		return err
+	if !r.n.future(r.Envelope) { // else it would be remembered until then, and a peer could fill the set for good
+		var refused *Error
+		if err := r.n.remember(tx, r.Envelope); err != nil && !errors.As(err, &refused) {
+			return err
+		}
 	}
 	if r.in.proven() && c != CodeLogFork && c != CodeLogRollback && r.n.checkHead(tx, r.in) == nil {
 		if err := r.n.advance(tx, r.in); err != nil {
