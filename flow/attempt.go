@@ -38,6 +38,20 @@ type attempt struct {
 	Salt       []byte          `json:"salt,omitempty"` // of the reply's payload commitment
 	Reason     string          `json:"reason,omitempty"`
 	Expires    string          `json:"expires"`
+	Begun      time.Duration   `json:"begun_ns"` // the node's age then
+	Lasts      time.Duration   `json:"lasts_ns"` // until Expires, as of then
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// last has the record kept until a time, as it is now by both clocks.
+func (a *attempt) last(e *Engine, until time.Time) {
+	a.Expires, a.Begun, a.Lasts = stamp(until), e.age.now(), until.Sub(e.c.Now())
 }
 
 const (
@@ -152,7 +166,8 @@ func (e *Engine) begin(ctx context.Context, r *transport.Request, f *flight) (bo
 	if dec.Effect != policy.Allow {
 		return false, r.Refuse(ctx, denial(dec), func(tx *store.Tx) error { return e.recordDecision(tx, req, dec, t.reference()) })
 	}
-	rec := attempt{Commitment: f.commitment, State: attemptAccepted, Expires: stamp(t.expires)}
+	rec := attempt{Commitment: f.commitment, State: attemptAccepted}
+	rec.last(e, later(t.expires, e.c.Now().Add(t.step.timeout())))
 	err = r.Accept(ctx, func(tx *store.Tx) error {
 		if err := e.recordDecision(tx, req, dec, t.reference()); err != nil {
 			return err

@@ -54,7 +54,8 @@ func (e *Engine) handleCancel(ctx context.Context, r *transport.Request) error {
 		if err != nil || rec.State == attemptDone {
 			return err
 		}
-		rec.State, rec.Reason, rec.Expires = attemptClosed, c.Reason, stamp(e.c.Now().Add(maxStepTimeout))
+		rec.State, rec.Reason = attemptClosed, c.Reason
+		rec.last(e, e.c.Now().Add(maxStepTimeout))
 		return put(tx, bucketAttempts, key.String(), rec)
 	})
 }
@@ -144,7 +145,7 @@ func (e *Engine) sweep(ctx context.Context) {
 
 // releaseOverdue forgets in-memory artifacts that are past their deadline, journalled or not.
 func (e *Engine) releaseOverdue(ctx context.Context) error {
-	keys := e.artifacts.overdue(e.c.Now())
+	keys := e.artifacts.overdue(time.Now())
 	if len(keys) == 0 {
 		return nil
 	}
@@ -165,30 +166,6 @@ func (e *Engine) releaseOverdue(ctx context.Context) error {
 		e.artifacts.release(keys)
 	}
 	return err
-}
-
-func (e *Engine) pruneAttempts(ctx context.Context) error {
-	horizon := stamp(e.c.Now().Add(-graceAttempts))
-	var old []string
-	err := e.c.DB.View(func(tx *store.Tx) error {
-		return each(tx, bucketAttempts, "", func(k string, a attempt) error {
-			if a.Expires < horizon && len(old) < 1000 {
-				old = append(old, k)
-			}
-			return nil
-		})
-	})
-	if err != nil || len(old) == 0 {
-		return err
-	}
-	return e.c.DB.Update(ctx, func(tx *store.Tx) error {
-		for _, k := range old {
-			if err := tx.Bucket(bucketAttempts).Delete([]byte(k)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // removeOrphans deletes files that no holding names: a crash came between a file and its journal record.

@@ -79,6 +79,7 @@ type Engine struct {
 	events    broker
 	heads     headlines
 	reminders reminders
+	age       age
 
 	mu      sync.Mutex
 	base    context.Context // of Run; nil while the engine is not running
@@ -109,6 +110,10 @@ func New(c Config) (*Engine, error) {
 	}
 	if c.UpToDate == nil {
 		e.c.UpToDate = func(context.Context) error { return nil }
+	}
+	var err error
+	if e.age, err = loadAge(c.DB); err != nil {
+		return nil, fmt.Errorf("flow: %w", err)
 	}
 	e.policy.Store(c.Policy)
 	e.SetKey(c.KeyID, c.Key)

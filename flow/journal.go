@@ -18,7 +18,10 @@ const (
 	bucketHoldings   = "holdings"   // run id / artifact id → Holding
 	bucketApprovals  = "approvals"  // idempotency key → Approval
 	bucketSalts      = "salts"      // commitment in an entry → salt of the user id or prompt committed to; may be erased
+	bucketAge        = "age"        // ageKey → how long the node had run when it was written
 )
+
+const ageKey = "node"
 
 func put(tx *store.Tx, bucket, key string, v any) error {
 	b, err := json.Marshal(v)

@@ -1,0 +1,80 @@
+package fed
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fednode/flow"
+)
+
+// TestAClockThatIsSetForgetsNoAttempt has the executor's clock be wrong for a few minutes, forwards, while a step waits there
+// or before its answer has arrived: it runs once all the same, and the initiator is accused of nothing.
+func TestAClockThatIsSetForgetsNoAttempt(t *testing.T) {
+	for by, decided := range map[time.Duration]bool{26 * time.Hour: false, 365 * 24 * time.Hour: true} {
+		t.Run(by.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := New(t, gated())
+				run, b := f.Begin(f.Agree(Gated), "lease.txt", Lease), f.Orgs[1]
+				f.awaitGate("")
+				f.Network.Cut(f.Orgs[0], b, true)
+				if decided {
+					f.approveAtB(run.ID)
+				}
+				b.Skew(by)
+				time.Sleep(3 * time.Minute)
+				b.Skew(0)
+				if !decided {
+					f.approveAtB(run.ID)
+				}
+				f.Network.Cut(f.Orgs[0], b, false)
+				end := f.Finish(run.ID)
+				if end.State != flow.StateCompleted || end.Steps[1].Attempt != 1 {
+					t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+				}
+				if n := len(b.entries(t, "step-executed", string(run.ID)+"/gate/")); n != 1 {
+					t.Errorf("the step ran %d times", n)
+				}
+				if n := len(b.entries(t, "evidence", string(run.ID))); n != 0 {
+					t.Errorf("%d pieces of evidence", n)
+				}
+				f.Verify()
+			})
+		})
+	}
+}
+
+// TestAttemptsAreForgotten wants records of attempts to go, also from a node that is started every day.
+func TestAttemptsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Limits = idle()
+		f := New(t, o)
+		run, b := f.Begin(f.Agree(Gated), "lease.txt", Lease), f.Orgs[1]
+		f.awaitGate("")
+		f.approveAtB(run.ID)
+		f.Finish(run.ID)
+		known := func() bool {
+			all, err := b.Node.Engine.Executions(run.ID)
+			f.must(err)
+			return slices.ContainsFunc(all, func(x flow.Execution) bool { return x.Step == "gate" })
+		}
+		for day := range 3 {
+			if !known() {
+				t.Errorf("forgotten after %d times 20 h", day)
+			}
+			time.Sleep(20 * time.Hour)
+			f.must(b.Stop())
+			b.Start()
+			if day == 0 {
+				continue
+			}
+			time.Sleep(2 * time.Minute)
+			if !known() {
+				return
+			}
+		}
+		t.Error("still known after 60 h")
+	})
+}
