@@ -196,6 +196,8 @@ func (c *chart) leaf(now, until time.Time) {
 func (n *Node) lookAtGovernance(c *chart) {
 	g := n.governance()
 	switch {
+	case n.site.members.Ahead(g.Confirmed):
+		c.problem(CheckGovernance, g.Alarm, "compare the clocks of the members (date -u) and have them set by NTP (timedatectl set-ntp true)")
 	case g.Alarm != "":
 		c.problem(CheckGovernance, g.Alarm, "reach a quorum of the members: fednode status shows who is not reached, fednode doctor why")
 	case g.Confirmed.IsZero():

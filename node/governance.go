@@ -25,7 +25,8 @@ const (
 const (
 	// renewEvery is how often the chair has the governance log cosigned anew when nothing changes.
 	renewEvery = time.Hour
-	// renewRetry is how soon it tries again, and how soon a member asks around, when that did not come about.
+	// renewRetry is how soon it tries again, and how soon a member asks around, when that did not come about, or came about
+	// at a time that is yet to come.
 	renewRetry = 5 * time.Minute
 	// catchUpLimit bounds how long new work waits at a start for what the members have decided meanwhile.
 	catchUpLimit  = 3 * time.Second
@@ -466,17 +467,20 @@ func (g *governor) lookAfter(ctx context.Context) time.Duration {
 	if alarm := time.Duration(g.gov.Current().Charter().Freshness.Alarm); certified && age > alarm {
 		g.log.Error("no quorum of the members has confirmed the governance log for long", "last", at, "age", age.Round(time.Second), "err", g.gov.Frozen())
 	}
+	if certified && g.gov.Ahead(at) {
+		g.log.Error("the governance log was confirmed at a time that is yet to come: this node's clock is wrong, or those of a quorum were", "last", at)
+	}
 	switch {
 	case !certified:
 		return renewEvery
-	case g.gov.Chair() && age >= renewEvery:
+	case g.gov.Chair() && (age >= renewEvery || g.gov.Ahead(at)):
 		if err := g.gov.Renew(ctx); err != nil && ctx.Err() == nil {
 			g.log.Error("governance log not renewed", "err", err)
 		}
 		return renewRetry
 	case g.gov.Chair():
-		return renewEvery - age
-	case age >= renewEvery+renewRetry:
+		return min(renewEvery-age, renewEvery)
+	case age >= renewEvery+renewRetry || g.gov.Ahead(at):
 		for _, m := range g.gov.Current().All() {
 			if m.ID != g.self && !m.Suspended {
 				g.follow(ctx, m.ID)

@@ -90,6 +90,9 @@ func (n *Node) governance() GovernanceStatus {
 	switch age := n.site.now().Sub(at); {
 	case gov.Frozen() != "":
 		st.Alarm = "frozen: " + gov.Frozen()
+	case gov.Ahead(at):
+		st.Alarm = fmt.Sprintf("confirmed by a quorum of the members at %s, which is yet to come: the clock of this node (%s) is wrong, or theirs were; once they are right, the chair has it confirmed anew within the hour",
+			stamp(at), stamp(n.site.now()))
 	case age > time.Duration(fresh.Limit):
 		st.Alarm = fmt.Sprintf("not confirmed by a quorum of the members for %s: new runs, attempts and grants are refused until they are reached", age.Round(time.Minute))
 	case age > time.Duration(fresh.Alarm):

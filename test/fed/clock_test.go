@@ -2,11 +2,13 @@ package fed
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"fednode/flow"
+	"fednode/node"
 )
 
 // TestAClockThatIsSetForgetsNoAttempt has the executor's clock be wrong for a few minutes, forwards, while a step waits there
@@ -76,5 +78,49 @@ func TestAttemptsAreForgotten(t *testing.T) {
 			}
 		}
 		t.Error("still known after 60 h")
+	})
+}
+
+// TestAChairWhoseClockIsSetRenewsTheGovernanceLog starts the chair with a clock that is far behind for a minute, and then has
+// all clocks be far ahead together for some hours.
+func TestAChairWhoseClockIsSetRenewsTheGovernanceLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2, Limits: idle()})
+		time.Sleep(8 * time.Hour) // no certificate is older than the clocks will be
+		all := func(by time.Duration) {
+			for _, o := range f.Orgs {
+				o.Skew(by)
+			}
+		}
+		renewed := func(when string) {
+			t.Helper()
+			time.Sleep(3 * time.Hour)
+			for _, o := range f.Orgs {
+				if age, alarm := f.confirmed(o), f.status(o).Governance.Alarm; age < 0 || age > 70*time.Minute || alarm != "" {
+					t.Errorf("%s, %s: confirmed %v ago, %q", when, o.ID, age, alarm)
+				}
+			}
+		}
+		chair := f.Orgs[0]
+		f.must(chair.Stop())
+		chair.Skew(-7 * time.Hour)
+		chair.Start()
+		time.Sleep(time.Minute)
+		chair.Skew(0)
+		renewed("the chair started with a clock that was behind")
+		chair.Skew(30 * 24 * time.Hour)
+		time.Sleep(3 * time.Hour)
+		chair.Skew(0)
+		renewed("the chair's clock was ahead")
+		all(30 * 24 * time.Hour)
+		time.Sleep(3 * time.Hour)
+		all(0)
+		if alarm := f.status(f.Orgs[1]).Governance.Alarm; !strings.Contains(alarm, "yet to come") {
+			t.Errorf("alarm %q", alarm)
+		}
+		if problems, mends := f.problems(f.Orgs[1], f.Orgs[0]); !slices.Contains(problems, node.CheckGovernance+" by org-b about org-b") || !strings.Contains(mends, "date -u") {
+			t.Errorf("doctor: %v, %s", problems, mends)
+		}
+		renewed("all clocks were ahead")
 	})
 }

@@ -158,7 +158,7 @@ func (g *Governance) verify(mine, head ledger.Head, u Update) (m move, changes b
 		if err != nil {
 			return m, false, err
 		}
-		if at.After(g.freshAt) {
+		if at.After(g.freshAt) || g.corrects(at) {
 			m.fresh, m.freshAt, changes = u.Fresh, at, true
 		}
 	}
@@ -274,7 +274,7 @@ func (g *Governance) advance(ctx context.Context) error {
 			m.effect = c
 		default:
 			at, err := s.verifyCertificate(c, g.log.Head())
-			if err != nil || at.Sub(g.freshAt) < renewalStep {
+			if err != nil || at.Sub(g.freshAt) < renewalStep && !g.corrects(at) {
 				return err
 			}
 			m.fresh, m.freshAt = c, at
@@ -289,13 +289,24 @@ func (g *Governance) advance(ctx context.Context) error {
 // renewalStep is by how much a renewed certificate has to be newer to be worth telling.
 const renewalStep = time.Minute
 
-// Seen returns when a quorum of the members last confirmed the governance log. ok is false for a federation of version
-// 1, which has no certificates.
+// maxAhead is how far ahead of this node's clock a time may be that a quorum's clocks have shown: twice what messages allow.
+const maxAhead = 2 * time.Minute
+
+// Ahead reports whether a time that a quorum's clocks have shown is yet to come: either this node's clock or theirs was
+// wrong.
+func (g *Governance) Ahead(at time.Time) bool { return at.Sub(g.o.Now()) > maxAhead }
+
+// corrects reports whether a certificate of a time that has come is to replace one of a time that has not: that says nothing
+// of how fresh the log is, and would for as long as the clocks were ahead. g.mu is held.
+func (g *Governance) corrects(at time.Time) bool { return g.Ahead(g.freshAt) && !g.Ahead(at) }
+
+// Seen returns when a quorum of the members last confirmed the governance log, by their clocks. ok is false for a federation
+// of version 1, which has no certificates.
 func (g *Governance) Seen() (at time.Time, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at = g.since
-	if g.freshAt.After(at) {
+	if g.freshAt.After(at) || g.Ahead(at) && !g.freshAt.IsZero() {
 		at = g.freshAt
 	}
 	return at, g.fold.set.version != versionUncertified
