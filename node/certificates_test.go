@@ -121,3 +121,29 @@ func TestRootKeyKeptElsewhere(t *testing.T) {
 		t.Errorf("with the key back: %v", err)
 	}
 }
+
+// Whoever starts a node with a wrong clock, or has founded with one, is told that it is the clock.
+func TestWrongClocksAreNamed(t *testing.T) {
+	right := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
+	_, err := Create(filepath.Join(t.TempDir(), "org-a"), Options{Org: "org-a", Listen: "127.0.0.1:0", Advertise: []string{"127.0.0.1:1"}, Passphrase: hsm.Unprotected(),
+		Now: func() time.Time { return time.Unix(100, 0) }})
+	if err == nil || !strings.Contains(err.Error(), "clock says 1970") {
+		t.Errorf("made in 1970: %v", err)
+	}
+	for name, c := range map[string]struct{ made, started time.Time }{
+		"started in 1970":    {right, time.Unix(100, 0)},
+		"made in the future": {right.AddDate(1, 0, 0), right},
+	} {
+		dir := founded(t, c.made)
+		if _, _, err := startAt(t, dir, c.started); err == nil || !strings.Contains(err.Error(), "clock") || !strings.Contains(err.Error(), c.started.UTC().Format(time.DateOnly)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		d, err := DoctorOffline(t.Context(), dir, c.started)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := one(t, chart{findings: d.Findings}, CheckCertificate); f.State != FindingProblem || !strings.Contains(f.Mend, "date -u") {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}

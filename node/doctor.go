@@ -165,16 +165,20 @@ func (n *Node) lookAtSelf(ctx context.Context) []Finding {
 // authorities judges the certificates above a node's leaf, and reports whether there is nothing to say.
 func (c *chart) authorities(now time.Time, identity, issuing, root *x509.Certificate) bool {
 	for _, a := range []struct {
-		what  string
-		until time.Time
-	}{{"the node identity", identity.NotAfter}, {"the issuing CA", issuing.NotAfter}, {"the root", root.NotAfter}} {
+		what string
+		*x509.Certificate
+	}{{"the node identity", identity}, {"the issuing CA", issuing}, {"the root", root}} {
 		const mend = "have a new one certified by the key above it before; the root's is the organisation's own to keep"
-		switch left := a.until.Sub(now); {
+		switch left := a.NotAfter.Sub(now); {
+		case now.Before(a.NotBefore):
+			c.problem(CheckCertificate, fmt.Sprintf("%s is valid from %s on; it is %s here", a.what, stamp(a.NotBefore), stamp(now)),
+				"see whether the clock is right (date -u); if so, it was wrong when that was made: restart the node, which has identity and issuing CA made anew; an organisation whose root is from the future has to be made anew")
+			return false
 		case left <= 0:
-			c.problem(CheckCertificate, fmt.Sprintf("%s expired at %s; it is %s here", a.what, stamp(a.until), stamp(now)), "see whether the clock is right; if so, have a new one certified by the key above it")
+			c.problem(CheckCertificate, fmt.Sprintf("%s expired at %s; it is %s here", a.what, stamp(a.NotAfter), stamp(now)), "see whether the clock is right; if so, have a new one certified by the key above it")
 			return false
 		case left < authorityAlarm:
-			c.warning(CheckCertificate, fmt.Sprintf("%s expires at %s", a.what, stamp(a.until)), mend)
+			c.warning(CheckCertificate, fmt.Sprintf("%s expires at %s", a.what, stamp(a.NotAfter)), mend)
 			return false
 		}
 	}

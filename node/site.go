@@ -273,8 +273,14 @@ func (o *Options) complete() error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if now := o.Now(); now.Year() < earliestYear {
+		return fmt.Errorf("this machine's clock says %s: set it (timedatectl set-ntp true), and run the same again; certificates that are made now would have ended when the clock is right", stamp(now))
+	}
 	return nil
 }
+
+// earliestYear is before any that a node was made in: machines without a battery begin in 1970.
+const earliestYear = 2000
 
 // yaml writes the configuration that a new node starts with.
 func (o *Options) yaml() []byte {

@@ -124,3 +124,22 @@ func TestAChairWhoseClockIsSetRenewsTheGovernanceLog(t *testing.T) {
 		renewed("all clocks were ahead")
 	})
 }
+
+// TestCertificatesMadeWithAWrongClock starts a node whose clock is so far ahead that it has its certificates made anew, and
+// mends the clock while it runs.
+func TestCertificatesMadeWithAWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, gated())
+		run, b := f.Begin(f.Agree(Gated), "lease.txt", Lease), f.Orgs[1]
+		f.must(b.Stop())
+		b.Skew(300 * 24 * time.Hour)
+		b.Start()
+		time.Sleep(time.Minute)
+		b.Skew(0)
+		f.awaitGate("")
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
+	})
+}

@@ -60,13 +60,16 @@ func NewRoot(key crypto.Signer, org, domain string, now time.Time) (*x509.Certif
 }
 
 // NewIssuing makes the issuing CA for the P-384 key issuing, certified by the
-// root: valid IssuingValidity, under the root's constraints.
+// root: valid since the root is, and IssuingValidity from now, under the root's
+// constraints. One that is made while the clock is ahead is good when the clock
+// has been mended.
 func NewIssuing(root *x509.Certificate, rootKey crypto.Signer, issuing crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
 	org, err := certifierOf(root, unitRoot)
 	if err != nil {
 		return nil, fmt.Errorf("make issuing CA: %w", err)
 	}
 	t := authority(org, org, unitIssuing, 1, now, IssuingValidity)
+	t.NotBefore = root.NotBefore
 	t.PermittedDNSDomains = root.PermittedDNSDomains
 	t.PermittedURIDomains = root.PermittedURIDomains
 	t.PermittedEmailAddresses = root.PermittedEmailAddresses
@@ -78,7 +81,8 @@ func NewIssuing(root *x509.Certificate, rootKey crypto.Signer, issuing crypto.Pu
 }
 
 // NewIdentity makes the identity of a node for the P-384 key identity, certified
-// by the issuing CA. It signs member records, and leaves of this instance only.
+// by the issuing CA, and valid since that is. It signs member records, and leaves
+// of this instance only.
 func NewIdentity(issuing *x509.Certificate, issuingKey crypto.Signer, identity crypto.PublicKey, instance string, now time.Time) (*x509.Certificate, error) {
 	org, err := certifierOf(issuing, unitIssuing)
 	if err != nil {
@@ -89,6 +93,7 @@ func NewIdentity(issuing *x509.Certificate, issuingKey crypto.Signer, identity c
 		return nil, fmt.Errorf("make identity: %w", err)
 	}
 	t := authority(org, instance, unitIdentity, 0, now, IdentityValidity)
+	t.NotBefore = issuing.NotBefore
 	t.KeyUsage |= x509.KeyUsageDigitalSignature // member records
 	t.DNSNames, t.URIs = []string{n.Host()}, []*url.URL{n.uri()}
 	t.PermittedDNSDomains = append([]string{n.Host()}, issuing.PermittedDNSDomains[1:]...)
