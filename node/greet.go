@@ -110,6 +110,8 @@ func (h *host) usable(i *invitation, q *invite.Request) error {
 			transport.NewTime(i.Use.At), i.Use.RootSHA256, q.RootSHA256, h.self, i.Use.Hash)}
 	case !i.Revoked.IsZero():
 		return &transport.Error{Code: transport.CodeDenied, Text: fmt.Sprintf("%s revoked the invitation at %s; ask for a new one", h.self, transport.NewTime(i.Revoked))}
+	case h.premature(*i):
+		return &transport.Error{Code: transport.CodeExpired, Text: fmt.Sprintf("%s made the invitation at %s by its clock, which was wrong: it says %s now; ask for a new one", h.self, transport.NewTime(i.Created), transport.NewTime(now))}
 	case !now.Before(i.Expires):
 		return &transport.Error{Code: transport.CodeExpired, Text: fmt.Sprintf("the invitation was valid until %s, and %s's clock says %s; ask for a new one", transport.NewTime(i.Expires), h.self, transport.NewTime(now))}
 	}

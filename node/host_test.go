@@ -2,6 +2,7 @@ package node
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +84,9 @@ func TestWhoWasRejectedDoesNotComeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(candidateLife + time.Second)
+		if err := n.site.members.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		n.governor.clerk.enact(t.Context()) // forgets candidates of this age
 		i, err := n.host.admit(t.Context(), q)
 		if err != nil || len(n.Candidates()) != 0 {
@@ -117,6 +121,48 @@ func TestCandidatesDoNotOutliveTheirTime(t *testing.T) {
 			if (err == nil) != ok {
 				t.Errorf("brought in %s from now: %v", ahead, err)
 			}
+		}
+	})
+}
+
+// TestOneWrongClockForgetsNothing: a candidate's time is over when a quorum has shown that it is.
+func TestOneWrongClockForgetsNothing(t *testing.T) {
+	inviting(t, func(t *testing.T, n *Node, asks func() *invite.Request) {
+		if _, err := n.host.admit(t.Context(), asks()); err != nil {
+			t.Fatal(err)
+		}
+		ahead := func() time.Time { return time.Now().AddDate(1, 0, 0) }
+		n.governor.clerk.now, n.host.now = ahead, ahead
+		n.governor.clerk.enact(t.Context())
+		if _, err := n.Invite(t.Context(), "tester", "org-c", DefaultValidity); err != nil { // which forgets old ones
+			t.Fatal(err)
+		}
+		n.governor.clerk.now, n.host.now = time.Now, time.Now
+		got, err := n.Invitations()
+		if err != nil || len(n.Candidates()) != 1 || len(got) != 2 || got[1].State != InvitationUsed {
+			t.Errorf("%d records await approval; %+v, %v", len(n.Candidates()), got, err)
+		}
+		if got[0].State != InvitationExpired {
+			t.Errorf("one that was made in the future is %s", got[0].State)
+		}
+		i := invitation{Invitee: "org-c", Created: got[0].Created, Expires: got[0].Expires}
+		if err := n.host.usable(&i, asks()); err == nil || !strings.Contains(err.Error(), "clock") {
+			t.Errorf("it was used: %v", err)
+		}
+	})
+}
+
+// TestCandidatesFromTheFuture are dated anew by the chair, for its members take none.
+func TestCandidatesFromTheFuture(t *testing.T) {
+	inviting(t, func(t *testing.T, n *Node, asks func() *invite.Request) {
+		c := n.governor.clerk
+		if _, err := c.propose(t.Context(), member.Candidate{Member: asks().Member}, "org-a", transport.NewTime(time.Now().AddDate(1, 0, 0)).String()); err != nil {
+			t.Fatal(err)
+		}
+		c.enact(t.Context())
+		notices, _ := c.notices()
+		if len(notices) != 1 || c.learn(t.Context(), notices[0]) != nil {
+			t.Errorf("%+v", notices)
 		}
 	})
 }

@@ -169,7 +169,7 @@ func (h *host) sweep(tx *store.Tx) error {
 		if err := json.Unmarshal(v, &i); err != nil {
 			return fmt.Errorf("invitation %s: %w", k, err)
 		}
-		if h.over(i) {
+		if h.over(i) && h.clerk.passed().Sub(i.Expires) >= inviteKept {
 			old = append(old, slices.Clone(k))
 		}
 		return nil
@@ -179,6 +179,9 @@ func (h *host) sweep(tx *store.Tx) error {
 	}
 	return err
 }
+
+// premature reports whether an invitation was made by a clock that was ahead, so that it would not end in time.
+func (h *host) premature(i invitation) bool { return i.Created.Sub(h.now()) > maxSkew }
 
 // over reports whether an invitation's end is so long over that it is forgotten.
 func (h *host) over(i invitation) bool { return h.now().Sub(i.Expires) >= inviteKept }
@@ -245,7 +248,7 @@ func (h *host) view(id string, i invitation) InvitationView {
 	switch {
 	case !i.Revoked.IsZero():
 		v.State = InvitationRevoked
-	case !h.now().Before(i.Expires):
+	case h.premature(i), !h.now().Before(i.Expires):
 		v.State = InvitationExpired
 	}
 	return v
