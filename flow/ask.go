@@ -20,15 +20,16 @@ import (
 // payload and salt, so that the executor knows the attempt again.
 func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*store.Tx) error) (*stepResult, error) {
 	timeout := def.timeout()
-	tctx, cancel := context.WithTimeout(ctx, timeout+5*time.Second)
+	until := time.Now().Add(timeout + 5*time.Second)
+	tctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	m := transport.Message{To: s.Organization, Type: msgStep, Run: string(d.run.ID), Step: s.ID, Payload: s.Request, Salt: s.Salt,
-		Agreement: d.a.Hash, Attempt: s.Attempt, ExpiresAt: d.e.c.Now().Add(timeout + time.Minute),
-		Governance: d.governance(def, s),
-		Audit:      transport.AuditInfo{Category: ledger.DataAccess, Action: "step.execute", Resource: def.Agent, DataCategory: "step", Purpose: def.purpose()}}
+		Agreement: d.a.Hash, Attempt: s.Attempt, Governance: d.governance(def, s),
+		Audit: transport.AuditInfo{Category: ledger.DataAccess, Action: "step.execute", Resource: def.Agent, DataCategory: "step", Purpose: def.purpose()}}
 	backoff := 100 * time.Millisecond
-	first, told := true, false
+	first, told, said := true, false, ""
 	for {
+		m.ExpiresAt = d.e.c.Now().Add(time.Until(until) + time.Minute) // the clock may have been set since the last time
 		with := d.saving(nil)
 		if first {
 			with = d.saving(func(tx *store.Tx) error {
@@ -45,6 +46,11 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 			d.pending = append(d.pending, reply.Record)
 			if reply.Refusal == nil {
 				return d.parseResult(reply.Payload), nil
+			}
+			if reply.Refusal.Code == transport.CodeClockSkew { // nothing has begun, and clocks get set
+				said = "; it last said: " + printable(reply.Refusal.Text)
+				d.publish(s, "asking again: "+printable(reply.Refusal.Text))
+				break
 			}
 			if d.retryable(ctx, reply.Refusal, &told) {
 				break
@@ -63,7 +69,7 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 		}
 		if tctx.Err() != nil {
 			d.close(context.WithoutCancel(ctx), s, "timeout")
-			text := fmt.Sprintf("no answer from %s within %v; whether the step ran is unknown, and a late result will not be used", s.Organization, timeout)
+			text := fmt.Sprintf("no answer from %s within %v; whether the step ran is unknown, and a late result will not be used%s", s.Organization, timeout, said)
 			return &stepResult{Status: "failed", Error: &StepError{Code: "timeout", Text: text}}, nil
 		}
 		select {
@@ -71,8 +77,14 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 		case <-tctx.Done():
 		}
 		backoff = min(2*backoff, 5*time.Second)
+		if said != "" {
+			backoff = max(backoff, skewPause)
+		}
 	}
 }
+
+// skewPause is how often an organisation is asked again that refuses because of the clocks: each time is an entry in two logs.
+const skewPause = 30 * time.Second
 
 // notMember returns the refusal to have anything to do with an organisation that is not a member here, or is suspended.
 func notMember(err error) *transport.Error {

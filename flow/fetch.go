@@ -9,6 +9,7 @@ import (
 	"mime"
 	"slices"
 	"sync"
+	"time"
 
 	"fednode/flow/agent"
 	"fednode/flow/policy"
@@ -104,7 +105,11 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 	m := transport.Message{To: ref.Grant.Holder, Type: msgFetch, Run: string(t.key.Run), Step: t.key.Step, Attempt: t.key.Attempt,
 		Payload: fetchRequest{*ref.Grant}, Agreement: t.agreement.Hash, ExpiresAt: t.expires,
 		Audit: transport.AuditInfo{Category: ledger.DataAccess, Action: "artifact.fetch", Resource: ref.ID, DataCategory: ref.Type, Purpose: t.step.purpose()}}
-	info, err := e.c.Node.Fetch(ctx, m, transport.Sink{Writer: buf, Commitment: ref.Commitment, MaxSize: ref.Size})
+	sink := transport.Sink{Writer: buf, Commitment: ref.Commitment, MaxSize: ref.Size}
+	info, err := e.c.Node.Fetch(ctx, m, sink)
+	for refusal := new(transport.Error); errors.As(err, &refusal) && refusal.Code == transport.CodeClockSkew && pause(ctx, skewPause); {
+		info, err = e.c.Node.Fetch(ctx, m, sink)
+	}
 	if err != nil {
 		return gathered{}, nil, fetchError(ref, err)
 	}
@@ -116,6 +121,16 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 		return gathered{}, nil, &StepError{Code: "storage", Text: err.Error()}
 	}
 	return e.asInput(h, &content{Name: c.Name, Salt: c.Salt, data: bytes.Clone(c.data)}), &h, nil
+}
+
+// pause waits, and reports whether ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func fetchError(ref inputRef, err error) *StepError {
@@ -157,7 +172,11 @@ func (e *Engine) handleFetch(ctx context.Context, r *transport.Request) (*transp
 	if i < 0 {
 		return nil, &transport.Error{Code: transport.CodeDenied, Text: "the agreement gives the recipient no such step"}
 	}
-	pr := shareRequest(a.policyView(), e.c.Org, r.From.ID, g.Type, a.Definition.Workflow.Steps[i].purpose())
+	step := a.Definition.Workflow.Steps[i]
+	if until, err := time.Parse(timeFormat, g.ExpiresAt); err != nil || until.Sub(e.c.Now()) > step.timeout()+grantMargin {
+		return nil, &transport.Error{Code: transport.CodeExpired, Text: fmt.Sprintf("grant by %s is good until %s, longer than the step may take: its clock was ahead", g.Initiator, g.ExpiresAt)}
+	}
+	pr := shareRequest(a.policyView(), e.c.Org, r.From.ID, g.Type, step.purpose())
 	dec := e.decide(pr)
 	reference := fmt.Sprintf("%s/%s/%d", g.Run, g.Step, g.Attempt)
 	if dec.Effect != policy.Allow {

@@ -43,6 +43,9 @@ func (g *Grant) sign(key crypto.Signer) error {
 	return err
 }
 
+// grantMargin is how much longer than its step a grant may be good: the minute that it is, and what clocks may differ by.
+const grantMargin = 5 * time.Minute
+
 var errExpired = errors.New("expired")
 
 // verify checks the grant's signature and validity at now; what it is for is the caller's to compare.

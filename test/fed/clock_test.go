@@ -143,3 +143,48 @@ func TestCertificatesMadeWithAWrongClock(t *testing.T) {
 		}
 	})
 }
+
+// TestClocksThatAreMendedFailNoRun has a clock be wrong while a step is to begin, within what a step may take: the step begins
+// when it has been mended, and not with grants that are good for longer than it.
+func TestClocksThatAreMendedFailNoRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		org int
+		by  time.Duration
+	}{"the executor's ahead": {1, 3 * time.Minute}, "the initiator's behind": {0, -3 * time.Hour}, "the initiator's far ahead": {0, 3 * 24 * time.Hour}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := New(t, gated())
+				a := f.Agree(Gated)
+				time.Sleep(4 * time.Hour)
+				f.Orgs[c.org].Skew(c.by)
+				run := f.Begin(a, "lease.txt", Lease)
+				time.Sleep(10 * time.Minute)
+				f.Orgs[c.org].Skew(0)
+				f.awaitGate("")
+				f.approveAtB(run.ID)
+				if end := f.Finish(run.ID); end.State != flow.StateCompleted || end.Steps[1].Attempt > 2 {
+					t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+				}
+				for _, x := range f.Orgs[0].entries(t, "artifact-delivered", string(run.ID)+"/gate/") {
+					if c.by > time.Hour && strings.HasPrefix(x.Reference, string(run.ID)+"/gate/1 ") {
+						t.Errorf("delivered under a grant from the future: %+v", x)
+					}
+				}
+				f.Verify()
+			})
+		})
+	}
+}
+
+// TestAClockThatStaysWrongIsNamed when the step's time is over.
+func TestAClockThatStaysWrongIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, gated())
+		a := f.Agree(strings.Replace(Gated, "timeout: 1h", "timeout: 2m", 1))
+		f.Orgs[1].Skew(3 * time.Minute)
+		end := f.Finish(f.Begin(a, "lease.txt", Lease).ID)
+		if end.State != flow.StateFailed || end.Error.Code != "timeout" || !strings.Contains(end.Error.Text, "set the clock that is wrong") {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
+	})
+}
