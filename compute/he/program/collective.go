@@ -210,9 +210,22 @@ func (k *KeySet) Due(store *threshold.Store, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if age := now.Sub(since); age > time.Duration(days)*24*time.Hour {
-		return fmt.Errorf("%w: they are %s old, and the members agreed on new ones every %s; run fednode he party refresh together, then decrypt",
-			ErrOverdue, count(int(age.Hours()/24), "day"), count(days, "day"))
+	return due(since, now, days)
+}
+
+// aheadLimit is how far in the future a share may seem to have been dealt, for clocks that differ and files that were copied.
+const aheadLimit = 24 * time.Hour
+
+// due refuses shares that were dealt too long ago, or, by a clock that was ahead, at a time that is yet to come: those would
+// never be due.
+func due(since, now time.Time, days int) error {
+	const mend = "the members agreed on new ones every %s; run fednode he party refresh together, then decrypt"
+	switch age := now.Sub(since); {
+	case age > time.Duration(days)*24*time.Hour:
+		return fmt.Errorf("%w: they are %s old, and "+mend, ErrOverdue, count(int(age.Hours()/24), "day"), count(days, "day"))
+	case age < -aheadLimit:
+		return fmt.Errorf("%w: they were dealt at %s by this machine's clock, which says %s now: see whether it is right (date -u); if so, it was wrong then, and "+mend,
+			ErrOverdue, since.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), count(days, "day"))
 	}
 	return nil
 }
