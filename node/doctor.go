@@ -230,7 +230,7 @@ func (n *Node) lookAtLog(c *chart) {
 	if to != "" && shown < size {
 		if b, err := n.Log.Entry(shown); err == nil {
 			if e, err := ledger.ParseEntry(b); err == nil {
-				if at, err := time.Parse(time.RFC3339, e.Timestamp); err == nil {
+				if at, err := time.Parse(time.RFC3339, e.Timestamp); err == nil && at.Before(now) { // else the clock was ahead
 					since = at
 				}
 			}

@@ -421,7 +421,7 @@ func (g *governor) learn(ctx context.Context, org transport.OrgID) error {
 // follow learns from a member that seems to know more, less and less often if that is not so.
 func (g *governor) follow(ctx context.Context, org transport.OrgID) {
 	last, before := g.asked[org], g.gov.Version()
-	if g.now().Before(last.at.Add(last.wait)) || g.gov.Frozen() != "" {
+	if time.Since(last.at) < last.wait || g.gov.Frozen() != "" {
 		return
 	}
 	err := g.learn(ctx, org)
@@ -431,7 +431,7 @@ func (g *governor) follow(ctx context.Context, org transport.OrgID) {
 	case err != nil && ctx.Err() == nil:
 		g.log.Info("governance log not learnt", "peer", org, "err", err)
 	}
-	next := ask{g.now(), 0}
+	next := ask{time.Now(), 0}
 	if g.gov.Version() == before {
 		next.wait = min(max(2*last.wait, time.Second), 10*time.Minute)
 	}
