@@ -44,7 +44,7 @@ func TestAnotherAgreementsRunOfTheSameName(t *testing.T) {
 		document := open.Artifacts[len(open.Artifacts)-1].ID // the version that org-b fetched
 
 		hash := c.seize(exchange)
-		until := time.Now().Add(time.Hour).UTC().Format("2006-01-02T15:04:05.000Z")
+		until := time.Now().Add(time.Minute).UTC().Format("2006-01-02T15:04:05.000Z")
 		grant := func(step string, holder, recipient transport.OrgID) object {
 			return c.signed("fednode/artifact-grant/v1\n", object{"federation_id": c.Members.FederationID(), "agreement": hash, "run": string(run.ID), "step": step, "attempt": 1,
 				"artifact_id": document, "type": "document", "holder": holder, "recipient": recipient, "initiator": "org-c", "key_id": c.KeyID, "expires_at": until})

@@ -218,7 +218,7 @@ func TestTheOwnerDecidesLast(t *testing.T) {
 		grant := func(change object) object {
 			g := object{"federation_id": a.Members.FederationID(), "agreement": hash, "run": "run-ownerdecides", "step": "document-review", "attempt": 1,
 				"artifact_id": findings, "type": "pii-findings", "holder": "org-b", "recipient": "org-c", "initiator": "org-a", "key_id": a.KeyID,
-				"expires_at": time.Now().Add(time.Hour).UTC().Format("2006-01-02T15:04:05.000Z")}
+				"expires_at": time.Now().Add(time.Minute).UTC().Format("2006-01-02T15:04:05.000Z")}
 			for k, v := range change {
 				g[k] = v
 			}
@@ -231,6 +231,7 @@ func TestTheOwnerDecidesLast(t *testing.T) {
 			"the same under another type's name": grant(object{"type": "classification"}),
 			"a grant for somebody else":          grant(object{"recipient": "org-a"}),
 			"a grant that is over":               grant(object{"expires_at": "2000-01-01T00:00:00.000Z"}),
+			"a grant without end":                grant(object{"expires_at": "2100-01-01T00:00:00.000Z"}),
 			"a grant without signature":          unsigned,
 			"an artifact that is not there":      grant(object{"artifact_id": "art-000000000000000000000000", "type": "classification"}),
 			"another federation":                 grant(object{"federation_id": strings.Repeat("00", 32)}),
@@ -241,7 +242,7 @@ func TestTheOwnerDecidesLast(t *testing.T) {
 			_, err := c.Fetch(context.Background(), m, transport.Sink{Writer: &got, Commitment: commitment(salt(0), nil)})
 			var refused *transport.Error
 			codes := []transport.Code{transport.CodeDenied, transport.CodeNotFound}
-			if what == "a grant that is over" {
+			if what == "a grant that is over" || what == "a grant without end" {
 				codes = []transport.Code{transport.CodeExpired}
 			}
 			if !errors.As(err, &refused) || !slices.Contains(codes, refused.Code) {
