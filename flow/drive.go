@@ -194,10 +194,12 @@ func (d *driver) prepare(ctx context.Context, s *StepRun, def Step) (extra func(
 		return nil, true, nil
 	}
 	e := d.e
-	if a, err := e.Agreement(d.a.Hash); err != nil {
+	stale, err := d.upToDate(ctx, s, def)
+	if err != nil {
 		return nil, false, err
-	} else {
-		d.a = a
+	}
+	if d.a, err = e.Agreement(d.a.Hash); err != nil {
+		return nil, false, err
 	}
 	decl, err := d.a.declaration(def)
 	if err != nil {
@@ -214,10 +216,6 @@ func (d *driver) prepare(ctx context.Context, s *StepRun, def Step) (extra func(
 		}
 		return d.recordWithheld(tx, s)
 	}
-	stale := e.c.UpToDate(ctx)
-	if ctx.Err() != nil {
-		return nil, false, context.Cause(ctx)
-	}
 	switch {
 	case stale != nil:
 		d.stop(s, StateBlocked, &StepError{Code: string(transport.CodeStaleGovernance), Text: stale.Error()})
@@ -232,6 +230,24 @@ func (d *driver) prepare(ctx context.Context, s *StepRun, def Step) (extra func(
 	}
 	s.State = StateRunning
 	return extra, true, d.request(s, def, inputs)
+}
+
+// upToDate says why the members in force are not known, if that stays so for as long as the step may take: this node may be
+// cut off, or its clock wrong, for a moment. err is why the driver was stopped.
+func (d *driver) upToDate(ctx context.Context, s *StepRun, def Step) (stale, err error) {
+	until := time.Now().Add(def.timeout())
+	for {
+		stale = d.e.c.UpToDate(ctx)
+		left := time.Until(until)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case stale == nil || left <= 0:
+			return stale, nil
+		}
+		d.publish(s, "waits: "+stale.Error())
+		pause(ctx, min(skewPause, left))
+	}
 }
 
 // reference names an attempt in log entries.

@@ -191,3 +191,23 @@ func TestAClockThatStaysWrongIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// TestAnInitiatorsClockThatIsSetStopsNoRun has it be so far ahead between two steps that it takes the governance log for
+// stale: what is next waits for as long as it may take.
+func TestAnInitiatorsClockThatIsSetStopsNoRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Limits = idle()
+		f := New(t, o)
+		run := f.Begin(f.Agree(strings.Replace(Gated, "timeout: 30s", "timeout: 10m", 1)), "lease.txt", Lease)
+		f.awaitGate("")
+		f.Orgs[0].Skew(8 * 24 * time.Hour)
+		f.approveAtB(run.ID)
+		time.Sleep(3 * time.Minute)
+		f.Orgs[0].Skew(0)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
+		f.Verify()
+	})
+}
