@@ -65,6 +65,7 @@ func parseSpans(v []byte) (s spans) {
 	if len(v) == 8 { // as it was kept before: everything up to then
 		return spans{{0, int64(binary.BigEndian.Uint64(v))}}
 	}
+	s = make(spans, 0, len(v)/16)
 	for ; len(v) >= 16; v = v[16:] {
 		s = append(s, span{int64(binary.BigEndian.Uint64(v)), int64(binary.BigEndian.Uint64(v[8:]))})
 	}
