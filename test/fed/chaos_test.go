@@ -198,12 +198,21 @@ func (e *episode) happen() {
 		}
 	case p < 65:
 		what = "skew"
-		limit := int64(time.Minute)
-		if e.rng.IntN(3) == 0 {
-			limit = int64(4 * time.Minute) // farther than is borne; certificates begin five minutes before they are made
+		wrong, by := []*Org{a}, time.Duration(0)
+		switch e.rng.IntN(8) {
+		case 0, 1: // farther than is borne; certificates begin five minutes before they are made
+			by = time.Duration(e.rng.Int64N(int64(8*time.Minute))) - 4*time.Minute
+		case 2:
+			by = time.Duration(e.rng.Int64N(int64(6 * 24 * time.Hour)))
+		case 3: // one source of time leads all of them astray
+			wrong, by = e.Orgs, time.Duration(e.rng.Int64N(int64(6*24*time.Hour)))
+		default:
+			by = time.Duration(e.rng.Int64N(int64(2*time.Minute))) - time.Minute
 		}
-		a.Skew(time.Duration(e.rng.Int64N(2*limit) - limit))
-		e.lasts(30*time.Second, func() { a.Skew(0) })
+		for _, o := range wrong {
+			o.Skew(by)
+			e.lasts(30*time.Second, func() { o.Skew(0) })
+		}
 	case p < 75 && a.Node != nil:
 		if what = "stop"; e.rng.IntN(3) > 0 {
 			what = "crash"
