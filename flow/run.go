@@ -194,7 +194,8 @@ func (e *Engine) Start(ctx context.Context, user User, name string, in Input, pr
 	}
 	e.m.runs.Inc()
 	e.publish(Event{Run: run.ID, State: string(run.State)})
-	return run, e.startDriver(run.ID)
+	e.startDriver(run.ID)
+	return run, nil
 }
 
 func newRun(e *Engine, a *Agreement, in Input, priority string) *Run {
