@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	"fednode/flow/agent"
 	"fednode/flow/policy"
@@ -106,14 +105,7 @@ func (e *StepError) tame() bool {
 }
 
 // printable makes a text that a peer made up fit to be kept and shown.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s[:min(len(s), maxErrorText)])
-}
+func printable(s string) string { return transport.Printable(s[:min(len(s), maxErrorText)]) }
 
 // An Input is the document that a run starts from.
 type Input struct {

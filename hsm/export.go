@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"filippo.io/age"
+
+	"fednode/hsm/durable"
 )
 
 // Export returns the private key that uri names as a file of its own, encrypted to a passphrase of its own: for a key
@@ -105,5 +107,5 @@ func (k *Keyring) Remove(uri string) error {
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove key %s: %w", uri, err)
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }

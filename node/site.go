@@ -17,6 +17,7 @@ import (
 
 	"fednode/flow/policy"
 	"fednode/hsm"
+	"fednode/hsm/durable"
 	"fednode/node/config"
 	"fednode/store"
 	"fednode/store/ledger"
@@ -124,7 +125,7 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	case there:
 		return nil, fmt.Errorf("%s holds keys, and no %s: restore that from a backup, or choose another directory", dir, ConfigName)
 	case interrupted != nil:
-		if err := writeNew(making, nil); err != nil {
+		if err := durable.Create(making, nil, 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -140,13 +141,13 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := s.makeKeys(o); err != nil {
 		return nil, s.stage(err)
 	}
-	if err := writeNew(filepath.Join(dir, policyName), policy.DefaultYAML()); err != nil {
+	if err := durable.Create(filepath.Join(dir, policyName), policy.DefaultYAML(), 0o600); err != nil {
 		return nil, s.stage(err)
 	}
-	if err := writeNew(filepath.Join(dir, ConfigName), o.yaml()); err != nil {
+	if err := durable.Create(filepath.Join(dir, ConfigName), o.yaml(), 0o600); err != nil {
 		return nil, s.stage(err)
 	}
-	if err := errors.Join(syncDir(dir), os.Remove(making)); err != nil {
+	if err := errors.Join(os.Remove(making), durable.SyncDir(dir)); err != nil {
 		return nil, s.stage(err)
 	}
 	if err := s.load(); err != nil {
@@ -171,7 +172,8 @@ func checkOwner(dir string) error {
 
 // clearHalfMade removes what an interrupted Create has left: the files that it makes, and no others.
 func clearHalfMade(dir string) error {
-	for _, pattern := range []string{"keyring.age", "seal.key", PassphraseName, ConfigName, policyName, keyDir + "/*.key", certDir + "/*.crt"} {
+	for _, pattern := range []string{"keyring.age", "seal.key", PassphraseName, ConfigName, policyName, keyDir + "/*.key", certDir + "/*.crt",
+		durable.Prefix + "*", keyDir + "/" + durable.Prefix + "*", certDir + "/" + durable.Prefix + "*"} {
 		files, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err
@@ -188,19 +190,11 @@ func clearHalfMade(dir string) error {
 // makePassphrase makes a passphrase of 130 bits for keys that open without anybody at a terminal.
 func (o *Options) makePassphrase(dir string) error {
 	path := filepath.Join(dir, PassphraseName)
-	if err := writeNew(path, []byte(rand.Text()+"\n")); err != nil {
+	if err := durable.Create(path, []byte(rand.Text()+"\n"), 0o600); err != nil {
 		return err
 	}
 	o.Passphrase, o.PassFile = hsm.PassphraseFile(path), PassphraseName
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Prepare opens the data directory dir if it has a node of the organisation, and else makes it. made says which.
@@ -341,16 +335,6 @@ func (s *Site) makeKeys(o Options) (err error) {
 		}
 	}
 	return errors.Join(root.Close(), issuing.Close())
-}
-
-// writeNew writes a file that must not exist, durably.
-func writeNew(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // Open opens the data directory dir. The passphrase is read from where its node.yaml says, or else from ask.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"fednode/hsm"
+	"fednode/hsm/durable"
 	"fednode/node"
 	"fednode/node/service"
 )
@@ -86,7 +87,7 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 			}
 			_ = os.Remove(key) // it is ours, and holds nothing that is not elsewhere
 		}()
-		if err := syncDir(filepath.Dir(key)); err != nil {
+		if err := durable.SyncDir(filepath.Dir(key)); err != nil {
 			return err
 		}
 	}
@@ -116,15 +117,6 @@ func (a *app) export(key, passFile string, remove bool) (err error) {
 			fmt.Fprintf(w, "%s it is still in %s as well: take it away from there with --remove\n", p.warn("!"), a.dir)
 		}
 	})
-}
-
-// syncDir makes the name of a new file durable.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func (a *app) printRoot(w io.Writer, ca *node.Authority) {
