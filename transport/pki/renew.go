@@ -89,6 +89,24 @@ func NewRenewer(c RenewerConfig) (*Renewer, error) {
 	return r, nil
 }
 
+// SetIssuers has leaves certified by these from now on, for the same key, and
+// makes one, unless they are the ones in use. On error everything stays as it is.
+// Connections are left alone: each goes on under the leaf it was made with.
+func (r *Renewer) SetIssuers(identity, issuing *x509.Certificate) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldIdentity, oldIssuing := r.c.Identity, r.c.Issuing
+	if identity.Equal(oldIdentity) && issuing.Equal(oldIssuing) {
+		return nil
+	}
+	r.c.Identity, r.c.Issuing = identity, issuing
+	err := r.renew()
+	if err != nil {
+		r.c.Identity, r.c.Issuing = oldIdentity, oldIssuing
+	}
+	return err
+}
+
 // issuers returns the certificates above the leaf that go with it.
 func (r *Renewer) issuers() []*x509.Certificate {
 	if r.c.Identity == nil {
@@ -143,7 +161,7 @@ func (r *Renewer) renew() error {
 	r.current.Store(&issuedLeaf{cert: cert, renewAt: renewAt})
 	r.c.Logger.Info("mTLS leaf issued", "name", r.name.Host(), "not_after", leaf.NotAfter, "renew_at", renewAt)
 	if validity < r.c.Validity {
-		r.c.Logger.Warn("mTLS leaf ends early with its issuing certificates: restart the node, which renews them", "name", r.name.Host(), "not_after", leaf.NotAfter)
+		r.c.Logger.Warn("mTLS leaf ends early with its issuing certificates, which are not renewed: fednode status says why", "name", r.name.Host(), "not_after", leaf.NotAfter)
 	}
 	return nil
 }
