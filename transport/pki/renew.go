@@ -49,6 +49,7 @@ type Renewer struct {
 	name Name
 
 	mu      sync.Mutex // one renewal at a time
+	logged  time.Time  // when the last failure was
 	current atomic.Pointer[issuedLeaf]
 }
 
@@ -185,13 +186,7 @@ func (r *Renewer) Leaf() *tls.Certificate {
 	if l := r.current.Load(); valid(l.cert.Leaf, r.c.Now()) {
 		return l.cert
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l := r.current.Load(); !valid(l.cert.Leaf, r.c.Now()) {
-		if err := r.renew(); err != nil {
-			r.logFailure(err)
-		}
-	}
+	_ = r.renewIfDue() // which logs why not
 	return r.current.Load().cert
 }
 
@@ -222,9 +217,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		wait := renewCheck
-		if err := r.renewIfDue(); err != nil {
-			r.logFailure(err)
-		} else {
+		if r.renewIfDue() == nil {
 			wait = r.wait()
 		}
 		timer.Reset(wait)
@@ -243,7 +236,12 @@ func (r *Renewer) renewIfDue() error {
 	if now.Before(l.renewAt) && valid(l.cert.Leaf, now) {
 		return nil
 	}
-	return r.renew()
+	err := r.renew()
+	if err != nil && time.Since(r.logged) >= renewCheck { // not for each connection that wants a leaf
+		r.logged = time.Now()
+		r.logFailure(err)
+	}
+	return err
 }
 
 func (r *Renewer) logFailure(err error) {
