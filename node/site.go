@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -80,8 +81,7 @@ type Site struct {
 	log      hsm.Key
 	cosigner hsm.Key // nil in data directories made before there were certificates
 	root     *x509.Certificate
-	ca       *x509.Certificate
-	self     *x509.Certificate // of the identity key
+	issuers  atomic.Pointer[issuers]
 	db       *store.DB
 	members  *member.Governance // nil until founded or imported
 }
@@ -320,16 +320,18 @@ func (s *Site) makeKeys(o Options) (err error) {
 	if s.root, err = pki.NewRoot(root, string(o.Org), o.Domain, now); err != nil {
 		return err
 	}
-	if s.ca, err = pki.NewIssuing(s.root, root, issuing.Public(), now); err != nil {
+	var above issuers
+	if above.issuing, err = pki.NewIssuing(s.root, root, issuing.Public(), now); err != nil {
 		return err
 	}
-	if s.self, err = pki.NewIdentity(s.ca, issuing, s.identity.Public(), o.Instance, now); err != nil {
+	if above.identity, err = pki.NewIdentity(above.issuing, issuing, s.identity.Public(), o.Instance, now); err != nil {
 		return err
 	}
+	s.issuers.Store(&above)
 	for _, c := range []struct {
 		name string
 		cert *x509.Certificate
-	}{{rootCert, s.root}, {issuingCert, s.ca}, {identityCert, s.self}} {
+	}{{rootCert, s.root}, {issuingCert, above.issuing}, {identityCert, above.identity}} {
 		if err := pki.SaveCertificates(filepath.Join(s.Dir, certDir, c.name), c.cert); err != nil {
 			return err
 		}
@@ -354,7 +356,7 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 		uri string
 		to  *hsm.Key
 	}{{identityKey, &s.identity}, {logKey, &s.log}, {cosignerKey, &s.cosigner}} {
-		if k.to == &s.cosigner && !s.hasKey(k.uri) {
+		if k.to == &s.cosigner && !hasKey(dir, k.uri) {
 			continue
 		}
 		if *k.to, err = s.keyring.Open(k.uri); err != nil {
@@ -364,16 +366,18 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	if err := s.openMessageKeys(); err != nil {
 		return nil, s.stage(err)
 	}
+	var above issuers
 	for _, c := range []struct {
 		name string
 		to   **x509.Certificate
-	}{{rootCert, &s.root}, {issuingCert, &s.ca}, {identityCert, &s.self}} {
+	}{{rootCert, &s.root}, {issuingCert, &above.issuing}, {identityCert, &above.identity}} {
 		certs, err := pki.LoadCertificates(filepath.Join(dir, certDir, c.name))
 		if err != nil {
 			return nil, s.stage(err)
 		}
 		*c.to = certs[0]
 	}
+	s.issuers.Store(&above)
 	if s.members, err = member.Open(s.db, s.governance()); err != nil && !errors.Is(err, member.ErrNone) {
 		return nil, s.stage(err)
 	}
@@ -389,9 +393,9 @@ func (s *Site) governance() member.Options {
 	return o
 }
 
-// hasKey reports whether the file that a key's URI names exists.
-func (s *Site) hasKey(uri string) bool {
-	_, err := os.Stat(filepath.Join(s.Dir, strings.TrimPrefix(uri, "file:")))
+// hasKey reports whether the file that a key's URI names exists in a data directory.
+func hasKey(dir, uri string) bool {
+	_, err := os.Stat(filepath.Join(dir, strings.TrimPrefix(uri, "file:")))
 	return err == nil
 }
 
