@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"fednode/hsm"
+	"fednode/hsm/durable"
 	"fednode/store"
 	"fednode/transport"
 )
@@ -161,55 +162,26 @@ func (a *artifacts) holdInMemory(key string, c *content) error {
 	return nil
 }
 
-func (a *artifacts) holdOnDisk(key string, c *content) (err error) {
-	path := a.path(key)
-	f, err := os.CreateTemp(a.dir, "new-*")
-	if err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	w, err := a.sealer.SealStream(f, []byte(key))
-	if err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
+func (a *artifacts) holdOnDisk(key string, c *content) error {
 	head, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(head)))); err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	if _, err := w.Write(slices.Concat(head, c.data)); err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("store artifact: %w", err)
-	}
-	return syncDir(a.dir)
-}
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	plain := slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(head))), head, c.data)
+	err = durable.ReplaceWith(a.path(key), 0o600, func(f io.Writer) error {
+		w, err := a.sealer.SealStream(f, []byte(key))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(plain); err != nil {
+			return err
+		}
+		return w.Close()
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("store artifact: %w", err)
 	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }
 
 // get returns the bytes held under key.

@@ -154,6 +154,9 @@ func (e *Engine) begin(ctx context.Context, r *transport.Request, f *flight) (bo
 	if ok {
 		return false, e.answerKnown(ctx, r, t, known, f.commitment)
 	}
+	if !e.running() {
+		return false, errNotRunning
+	}
 	if err := e.c.UpToDate(ctx); err != nil {
 		return false, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"fednode/hsm/durable"
 	"fednode/store"
 	"fednode/store/jcs"
 	"fednode/store/ledger"
@@ -179,7 +180,7 @@ func (a *artifacts) removeOrphans(held []string) error {
 		known[filepath.Base(a.path(k))] = true
 	}
 	for _, f := range files {
-		if f.Type().IsRegular() && !known[f.Name()] && (strings.HasPrefix(f.Name(), "new-") || len(f.Name()) == 32) {
+		if f.Type().IsRegular() && !known[f.Name()] && (strings.HasPrefix(f.Name(), durable.Prefix) || len(f.Name()) == 32) {
 			if err := os.Remove(filepath.Join(a.dir, f.Name())); err != nil {
 				return fmt.Errorf("artifact directory: %w", err)
 			}

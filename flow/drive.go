@@ -54,15 +54,13 @@ type driver struct {
 	pending []func(*store.Tx) error // what the last reply left to record, with the next commit
 }
 
-// startDriver begins or resumes driving a run.
-func (e *Engine) startDriver(id RunID) error {
+// startDriver begins or resumes driving a run that is on record. While the node starts or stops it does nothing: [Engine.Run]
+// begins with what is on record.
+func (e *Engine) startDriver(id RunID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.base == nil {
-		return errNotRunning
-	}
-	if e.drivers[id] != nil {
-		return nil
+	if e.base == nil || e.drivers[id] != nil {
+		return
 	}
 	ctx, cancel := context.WithCancelCause(e.base)
 	e.drivers[id] = cancel // before the run is known to anybody who could cancel it
@@ -81,7 +79,6 @@ func (e *Engine) startDriver(id RunID) error {
 			e.c.Logger.Error("run interrupted; it resumes at the next start", "run", id, "err", err)
 		}
 	})
-	return nil
 }
 
 func (e *Engine) drive(ctx context.Context, id RunID) error {

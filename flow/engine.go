@@ -143,9 +143,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	for _, r := range open {
 		if !r.State.Final() {
-			if err := e.startDriver(r.ID); err != nil {
-				return fmt.Errorf("flow: resume %s: %w", r.ID, err)
-			}
+			e.startDriver(r.ID)
 		}
 	}
 	e.work.Go(func() { e.remind(ctx) })
@@ -190,7 +188,14 @@ func (e *Engine) recover(ctx context.Context) error {
 	})
 }
 
-var errNotRunning = errors.New("the node is starting or stopping; try again")
+// errNotRunning is also what a peer is told, who then asks again.
+var errNotRunning = &transport.Error{Code: transport.CodeOverloaded, Text: "the node is starting or stopping; try again"}
+
+func (e *Engine) running() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.base != nil
+}
 
 // spawn runs fn on the engine's own context, so that it outlives the request that asked for it.
 func (e *Engine) spawn(fn func(ctx context.Context)) error {

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	"fednode/flow/agent"
 	"fednode/flow/policy"
@@ -106,14 +105,7 @@ func (e *StepError) tame() bool {
 }
 
 // printable makes a text that a peer made up fit to be kept and shown.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s[:min(len(s), maxErrorText)])
-}
+func printable(s string) string { return transport.Printable(s[:min(len(s), maxErrorText)]) }
 
 // An Input is the document that a run starts from.
 type Input struct {
@@ -194,7 +186,8 @@ func (e *Engine) Start(ctx context.Context, user User, name string, in Input, pr
 	}
 	e.m.runs.Inc()
 	e.publish(Event{Run: run.ID, State: string(run.State)})
-	return run, e.startDriver(run.ID)
+	e.startDriver(run.ID)
+	return run, nil
 }
 
 func newRun(e *Engine, a *Agreement, in Input, priority string) *Run {

@@ -2,13 +2,14 @@ package hsm
 
 import (
 	"bytes"
-	"crypto"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"filippo.io/age"
+
+	"fednode/hsm/durable"
 )
 
 // Export returns the private key that uri names as a file of its own, encrypted to a passphrase of its own: for a key
@@ -56,8 +57,8 @@ func (k *Keyring) keyFile(uri string) (string, error) {
 	return k.inside(path, checkDir)
 }
 
-// OpenExported opens what [Keyring.Export] returned, and returns its public key: proof that file and passphrase are good.
-func OpenExported(file []byte, p Passphrase) (crypto.PublicKey, error) {
+// OpenExported opens the key in what [Keyring.Export] returned, without a keyring. Its URI is "exported".
+func OpenExported(file []byte, p Passphrase) (Key, error) {
 	if len(file) > maxKeyFile {
 		return nil, fmt.Errorf("exported key of %d bytes, the limit is %d: %w", len(file), maxKeyFile, ErrCorrupt)
 	}
@@ -84,8 +85,7 @@ func OpenExported(file []byte, p Passphrase) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exported key: %w: %w", ErrCorrupt, err)
 	}
-	defer wipePrivate(priv)
-	return priv.Public(), nil
+	return newFileKey("exported", priv)
 }
 
 // Remove deletes a key's file, once the caller has it elsewhere. What the file had on the disk is overwritten as far as
@@ -105,5 +105,5 @@ func (k *Keyring) Remove(uri string) error {
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove key %s: %w", uri, err)
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }

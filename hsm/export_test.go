@@ -3,6 +3,9 @@ package hsm
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"io"
 	"os"
 	"path/filepath"
@@ -24,9 +27,17 @@ func TestExportedKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub, err := OpenExported(file, away)
-	if err != nil || !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(pub) {
-		t.Errorf("%v, %v", pub, err)
+	opened, err := OpenExported(file, away)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte("x"))
+	sig, err := opened.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil || !ecdsa.VerifyASN1(key.Public().(*ecdsa.PublicKey), digest[:], sig) {
+		t.Errorf("what the opened key signs is not the key's: %v", err)
+	}
+	if err := opened.Close(); err != nil {
+		t.Error(err)
 	}
 	identity, err := age.NewScryptIdentity("another passphrase")
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"fednode/hsm/durable"
 )
 
 // trust says whose files readPrivate accepts.
@@ -133,73 +135,23 @@ func makeDir(path string) error {
 		return fmt.Errorf("make keyring directory: %w", err)
 	}
 	if err == nil {
-		if err := syncDir(filepath.Dir(path)); err != nil {
+		if err := durable.SyncDir(filepath.Dir(path)); err != nil {
 			return err
 		}
 	}
 	return checkDir(path)
 }
 
-// writePrivate writes a file of mode 0600 that is there whole or not at all,
-// even after a crash. An existing file is replaced only if replace is set;
-// else the error wraps ErrExists.
-func writePrivate(path string, content []byte, replace bool) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*") // made with mode 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
+// writePrivate writes a file of mode 0600. An existing file is replaced only if
+// replace is set; else the error wraps ErrExists.
+func writePrivate(path string, content []byte, replace bool) error {
+	write := durable.Create
 	if replace {
-		err = os.Rename(f.Name(), path)
-	} else {
-		err = renameNew(f.Name(), path)
+		write = durable.Replace
 	}
+	err := write(path, content, privateFile)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s: %w: it is never overwritten; move it away first", path, ErrExists)
 	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return syncDir(dir)
-}
-
-// renameNew renames, failing with fs.ErrExist if the new name is taken.
-func renameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		// Some filesystems lack the flag; a hard link fails on a taken name too.
-		if err := os.Link(from, to); err != nil {
-			return err
-		}
-		return os.Remove(from)
-	}
 	return err
-}
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
 }

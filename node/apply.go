@@ -10,6 +10,7 @@ import (
 
 	"fednode/flow"
 	"fednode/flow/policy"
+	"fednode/hsm/durable"
 	"fednode/node/config"
 	"fednode/transport"
 )
@@ -109,7 +110,7 @@ func (n *Node) applyLocal(ctx context.Context, user flow.User, name string, data
 	if err != nil {
 		return nil, err
 	}
-	if err := replaceFile(filepath.Join(n.site.Dir, policyName), data); err != nil {
+	if err := durable.Replace(filepath.Join(n.site.Dir, policyName), data, 0o600); err != nil {
 		return nil, err
 	}
 	n.Engine.SetPolicy(engine)
@@ -130,29 +131,9 @@ func (n *Node) applyGovernance(ctx context.Context, user flow.User, name string,
 		return nil, err
 	}
 	file := url.PathEscape(g.PolicyID) // no two ids share a file
-	if err := replaceFile(filepath.Join(n.site.Dir, policyDir, file+".yaml"), data); err != nil {
+	if err := durable.Replace(filepath.Join(n.site.Dir, policyDir, file+".yaml"), data, 0o600); err != nil {
 		return nil, err
 	}
 	n.Engine.SetPolicy(engine)
 	return &Applied{"governance-policy", g.PolicyID + " " + g.Version + " in force"}, n.Engine.RecordApply(ctx, user, "governance-policy:"+g.PolicyID, data)
-}
-
-// replaceFile writes a file atomically and durably.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

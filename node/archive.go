@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"fednode/hsm/durable"
 	"fednode/store"
 	"fednode/store/jcs"
 	"fednode/store/ledger"
@@ -412,15 +413,20 @@ func (r *receiptReader) close() {
 	}
 }
 
-// Save writes the node's archive to name: a tar file, or a directory if name does not end in .tar.
+// Save writes the node's archive to name, which is new: a tar file, or a directory if name does not end in .tar. Of one that
+// is cut short nothing is left.
 func Save(r io.Reader, name string) error {
 	if !strings.HasSuffix(name, ".tar") {
-		return Unpack(r, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Clean(name)), 0o755), os.Mkdir(name, 0o755)); err != nil {
+			return err
+		}
+		if err := Unpack(r, name); err != nil {
+			return errors.Join(err, os.RemoveAll(name))
+		}
+		return nil
 	}
-	f, err := os.OpenFile(filepath.Clean(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
+	return durable.CreateWith(name, 0o644|durable.Masked, func(w io.Writer) error {
+		_, err := io.Copy(w, r)
 		return err
-	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/iotest"
 )
 
 // The golden archive and proof are those of test/fed, which opens them on both sides of every change.
@@ -208,6 +209,34 @@ func TestSaveOverwritesNothing(t *testing.T) {
 	}
 	if b, err := os.ReadFile(name); err != nil || string(b) != "one" {
 		t.Errorf("the first is %q now, %v", b, err)
+	}
+}
+
+// TestSaveCutShort has the node fail in the middle: nothing is left, and what was there is not touched.
+func TestSaveCutShort(t *testing.T) {
+	whole := tarOf(t, tar.Header{Name: aboutFile, Size: 2000})
+	dir := t.TempDir()
+	for _, name := range []string{"a.tar", "a", "new/a/"} {
+		gone := errors.New("gone")
+		if err := Save(io.MultiReader(bytes.NewReader(whole[:1500]), iotest.ErrReader(gone)), filepath.Join(dir, name)); !errors.Is(err, gone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "new" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "new")); err != nil {
+		t.Errorf("what was made on the way: %v", err)
+	}
+	theirs := filepath.Join(dir, "theirs")
+	if err := os.Mkdir(theirs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Save(bytes.NewReader(whole), theirs); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("into a directory that is there: %v", err)
+	}
+	if _, err := os.Stat(theirs); err != nil {
+		t.Error(err)
 	}
 }
 

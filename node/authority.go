@@ -2,13 +2,14 @@ package node
 
 import (
 	"crypto"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
+	"time"
 
 	"fednode/hsm"
 	"fednode/node/config"
@@ -25,7 +26,7 @@ type Authority struct {
 
 	dir  string
 	pass hsm.Passphrase
-	pub  crypto.PublicKey
+	root *x509.Certificate
 }
 
 // OpenAuthority reads the authority in dir. The passphrase of its keys is read when a key is exported, from where
@@ -46,15 +47,20 @@ func OpenAuthority(dir string, ask hsm.Passphrase) (*Authority, error) {
 	if !ok {
 		pass = ask
 	}
-	roots, err := pki.LoadCertificates(filepath.Join(dir, certDir, "root.crt"))
+	roots, err := pki.LoadCertificates(filepath.Join(dir, certDir, rootCert))
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{Org: string(c.Organization.ID), RootSHA256: fingerprint(roots[0]), dir: dir, pass: pass, pub: roots[0].PublicKey,
+	a := &Authority{Org: string(c.Organization.ID), RootSHA256: fingerprint(roots[0]), dir: dir, pass: pass, root: roots[0],
 		RootPEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: roots[0].Raw}))}
-	_, err = os.Stat(filepath.Join(dir, strings.TrimPrefix(rootKey, "file:")))
-	a.RootKey = err == nil
+	a.RootKey = hasKey(dir, rootKey)
 	return a, nil
+}
+
+// owns reports whether k is the key of the root's certificate.
+func (a *Authority) owns(k hsm.Key) bool {
+	pub, ok := a.root.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && pub.Equal(k.Public())
 }
 
 // ExportRootKey writes the root's private key to f, which is new, encrypted to pass. With remove it then deletes it from
@@ -83,11 +89,12 @@ func (a *Authority) ExportRootKey(f *os.File, pass hsm.Passphrase, remove bool) 
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	pub, err := hsm.OpenExported(back[:n], pass)
+	again, err := hsm.OpenExported(back[:n], pass)
 	if err != nil {
 		return fmt.Errorf("%s, read again: %w; nothing was removed", f.Name(), err)
 	}
-	if own, ok := a.pub.(interface{ Equal(crypto.PublicKey) bool }); !ok || !own.Equal(pub) {
+	defer again.Close()
+	if !a.owns(again) {
 		return fmt.Errorf("%s does not hold the key of %s's root certificate; nothing was removed", f.Name(), a.Org)
 	}
 	if !remove {
@@ -95,4 +102,30 @@ func (a *Authority) ExportRootKey(f *os.File, pass hsm.Passphrase, remove bool) 
 	}
 	a.RootKey = false
 	return k.Remove(rootKey)
+}
+
+// RenewIssuing issues the issuing CA anew with the root key that [Authority.ExportRootKey] wrote into file, and returns
+// until when it is valid. The key stays where it is. A node that runs on the directory takes the certificate up itself.
+func (a *Authority) RenewIssuing(file []byte, pass hsm.Passphrase, now time.Time) (until time.Time, err error) {
+	path := filepath.Join(a.dir, certDir, issuingCert)
+	old, err := pki.LoadCertificates(path)
+	if err != nil {
+		return time.Time{}, err
+	}
+	key, err := hsm.OpenExported(file, pass)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer key.Close()
+	if !a.owns(key) {
+		return time.Time{}, fmt.Errorf("it does not hold the key of %s's root certificate (sha256 %s)", a.Org, a.RootSHA256)
+	}
+	issuing, err := pki.NewIssuing(a.root, key, old[0].PublicKey, now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if was := old[0]; issuing.NotAfter.Before(was.NotAfter) && !now.Before(was.NotBefore) {
+		return time.Time{}, fmt.Errorf("the issuing CA that is there is valid until %s, one made now only until %s: see whether the clock is right", stamp(was.NotAfter), stamp(issuing.NotAfter))
+	}
+	return issuing.NotAfter, pki.SaveCertificates(path, issuing)
 }

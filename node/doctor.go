@@ -97,8 +97,12 @@ const (
 	diagnoseLimit = 20 * time.Second
 	// leafAlarm is before its end that a leaf should long have been renewed, which happens at half its life.
 	leafAlarm = time.Hour
-	// authorityAlarm is before the end of a certificate that people have to renew.
-	authorityAlarm = 30 * 24 * time.Hour
+	// authorityAlarm is before the end of a certificate whose key has to be fetched, and authorityUrgent when that presses.
+	authorityAlarm  = 60 * 24 * time.Hour
+	authorityUrgent = 14 * 24 * time.Hour
+	// rootAlarm is before a root's end, with which everything under it ends.
+	rootAlarm   = 365 * 24 * time.Hour
+	anotherRoot = "plan for another root, which the members have to approve: this version of fednode makes none"
 	// unseenAlarm is how long entries of the own log may be unseen by every other member. The chair and each member
 	// exchange messages every hour.
 	unseenAlarm = 2 * time.Hour
@@ -151,8 +155,8 @@ func (n *Node) Doctor(ctx context.Context, orgs ...transport.OrgID) (Diagnosis, 
 func (n *Node) lookAtSelf(ctx context.Context) []Finding {
 	c := &chart{by: n.site.Org(), about: n.site.Org()}
 	c.ok(CheckVersion, fmt.Sprintf("fednode %s, envelopes of version %d", Version(), transport.Version))
-	if s := n.site; c.authorities(s.now(), s.self, s.ca, s.root) {
-		c.leaf(s.now(), n.leaf.Leaf().Leaf.NotAfter)
+	if n.lookAtAuthorities(c) {
+		c.leaf(n.site.now(), n.leaf.Leaf().Leaf.NotAfter)
 	}
 	n.lookAtGovernance(c)
 	n.lookAtLog(c)
@@ -162,27 +166,43 @@ func (n *Node) lookAtSelf(ctx context.Context) []Finding {
 	return c.findings
 }
 
-// authorities judges the certificates above a node's leaf, and reports whether there is nothing to say.
-func (c *chart) authorities(now time.Time, identity, issuing, root *x509.Certificate) bool {
-	for _, a := range []struct {
-		what string
-		*x509.Certificate
-	}{{"the node identity", identity}, {"the issuing CA", issuing}, {"the root", root}} {
-		const mend = "have a new one certified by the key above it before; the root's is the organisation's own to keep"
-		switch left := a.NotAfter.Sub(now); {
-		case now.Before(a.NotBefore):
-			c.problem(CheckCertificate, fmt.Sprintf("%s is valid from %s on; it is %s here", a.what, stamp(a.NotBefore), stamp(now)),
-				"see whether the clock is right (date -u); if so, it was wrong when that was made: restart the node, which has identity and issuing CA made anew; an organisation whose root is from the future has to be made anew")
-			return false
-		case left <= 0:
-			c.problem(CheckCertificate, fmt.Sprintf("%s expired at %s; it is %s here", a.what, stamp(a.NotAfter), stamp(now)), "see whether the clock is right; if so, have a new one certified by the key above it")
-			return false
-		case left < authorityAlarm:
-			c.warning(CheckCertificate, fmt.Sprintf("%s expires at %s", a.what, stamp(a.NotAfter)), mend)
-			return false
-		}
+// authorities judges the certificates above a node's leaf, and reports whether there is nothing to say. What then happens
+// follows what to do.
+func (c *chart) authorities(now time.Time, root *x509.Certificate, in issuers, then string) bool {
+	here, rootUntil, rootLeft := stamp(now), stamp(root.NotAfter), root.NotAfter.Sub(now)
+	if now.Before(root.NotBefore) {
+		c.problem(CheckCertificate, fmt.Sprintf("the root is valid from %s only, it is %s here: the clock is wrong, or was when the organisation was made", stamp(root.NotBefore), here),
+			"see whether the clock is right (date -u); if so, make the organisation anew with fednode init in another data directory")
+		return false
 	}
-	return true
+	if rootLeft <= 0 {
+		c.problem(CheckCertificate, fmt.Sprintf("the root expired at %s; it is %s here", rootUntil, here), "see whether the clock is right; if so, "+anotherRoot)
+		return false
+	}
+	of, reason, mend := in.identity, "it is being renewed", "see whether the clock is right; if so, wait a minute"
+	what, offline := "the node identity", false
+	if in.issuing.NotAfter.Before(of.NotAfter) {
+		what, of = "the issuing CA", in.issuing
+	}
+	if l := in.lapse; l != nil {
+		what, of, reason, mend, offline = l.what, l.cert, l.reason, l.mend+then, l.offline
+	}
+	until := stamp(of.NotAfter)
+	switch left := of.NotAfter.Sub(now); {
+	case left <= 0:
+		c.problem(CheckCertificate, fmt.Sprintf("%s expired at %s, it is %s here; %s", what, until, here, reason), mend)
+	case now.Before(of.NotBefore):
+		c.problem(CheckCertificate, fmt.Sprintf("%s is valid from %s only, it is %s here: the clock is wrong, or was; %s", what, stamp(of.NotBefore), here, reason), mend)
+	case in.lapse != nil && left < authorityUrgent:
+		c.problem(CheckCertificate, fmt.Sprintf("%s expires at %s; %s", what, until, reason), mend)
+	case in.lapse != nil && (left < authorityAlarm || !offline):
+		c.warning(CheckCertificate, fmt.Sprintf("%s expires at %s; %s", what, until, reason), mend)
+	case rootLeft < rootAlarm:
+		c.warning(CheckCertificate, "the root expires at "+rootUntil+", and with it all under it", anotherRoot)
+	default:
+		return true
+	}
+	return false
 }
 
 // leaf judges the certificate that a node shows.

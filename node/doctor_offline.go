@@ -38,7 +38,7 @@ func DoctorOffline(ctx context.Context, dir string, now time.Time) (Diagnosis, e
 
 func (c *chart) savedCertificates(dir string, now time.Time) {
 	var certs [3]*x509.Certificate
-	for i, name := range []string{"identity.crt", "issuing.crt", "root.crt"} {
+	for i, name := range []string{identityCert, issuingCert, rootCert} {
 		loaded, err := pki.LoadCertificates(filepath.Join(dir, certDir, name))
 		if err != nil {
 			c.problem(CheckCertificate, err.Error(), "restore it from a backup")
@@ -46,8 +46,16 @@ func (c *chart) savedCertificates(dir string, now time.Time) {
 		}
 		certs[i] = loaded[0]
 	}
-	if c.authorities(now, certs[0], certs[1], certs[2]) {
-		c.ok(CheckCertificate, "the node identity is valid until "+stamp(certs[0].NotAfter))
+	saved, root := issuers{identity: certs[0], issuing: certs[1]}, certs[2]
+	saved.lapse = savedLapse(dir, root, saved, now)
+	renewed := saved.lapse == nil && !now.Before(root.NotBefore) && (due(saved.issuing, root, now) || due(saved.identity, saved.issuing, now))
+	switch until := stamp(saved.identity.NotAfter); {
+	case renewed && now.After(saved.identity.NotAfter):
+		c.warning(CheckCertificate, "the node identity expired at "+until+", it is "+stamp(now)+" here", "see whether the clock is right; if so, start the node, which renews it")
+	case renewed:
+		c.ok(CheckCertificate, "the node identity, valid until "+until+", is renewed when the node starts")
+	case c.authorities(now, root, saved, ""):
+		c.ok(CheckCertificate, "the node identity is valid until "+until)
 	}
 }
 

@@ -117,12 +117,21 @@ func TestDoctorOfflineNamesTheFault(t *testing.T) {
 	}
 	for _, c := range []struct {
 		now  time.Time
+		away string // a key that is taken away first
 		want map[string]string
 	}{
-		{time.Now(), map[string]string{CheckRunning: FindingProblem, CheckTCP: FindingProblem, CheckUDP: FindingOK, CheckCertificate: FindingOK, CheckDNS: FindingOK, CheckDisk: FindingOK}},
-		{time.Now().Add(350 * 24 * time.Hour), map[string]string{CheckCertificate: FindingWarning}},
-		{time.Now().Add(400 * 24 * time.Hour), map[string]string{CheckCertificate: FindingProblem}},
+		{time.Now(), "", map[string]string{CheckRunning: FindingProblem, CheckTCP: FindingProblem, CheckUDP: FindingOK, CheckCertificate: FindingOK, CheckDNS: FindingOK, CheckDisk: FindingOK}},
+		{time.Now().Add(360 * 24 * time.Hour), "", map[string]string{CheckCertificate: FindingOK}}, // renewed at its start
+		{time.Now().Add(400 * 24 * time.Hour), "", map[string]string{CheckCertificate: FindingWarning}},
+		{time.Now().Add(350 * 24 * time.Hour), "root.key", map[string]string{CheckCertificate: FindingWarning}},
+		{time.Now().Add(360 * 24 * time.Hour), "issuing.key", map[string]string{CheckCertificate: FindingProblem}},
+		{time.Now().Add(400 * 24 * time.Hour), "", map[string]string{CheckCertificate: FindingProblem}},
 	} {
+		if c.away != "" {
+			if err := os.Remove(filepath.Join(dir, keyDir, c.away)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		d, err := DoctorOffline(t.Context(), dir, c.now)
 		if err != nil || d.Running || d.Organization != "org-a" {
 			t.Fatalf("%+v, %v", d, err)

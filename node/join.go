@@ -346,8 +346,9 @@ func laneName(l transport.Lane) string {
 // callback has the inviter call back.
 func (j *Joiner) callback(ctx context.Context, conn net.PacketConn, ln net.Listener) (out []JoinCheck, err error) {
 	s := j.site
+	above := s.renewCertificates()
 	leaf, err := pki.NewRenewer(pki.RenewerConfig{Org: string(s.Org()), Instance: string(s.Config.Instance), FederationID: j.token.FederationID,
-		Identity: s.self, Issuing: s.ca, Key: s.identity, Now: s.now})
+		Identity: above.identity, Issuing: above.issuing, Key: s.identity, Now: s.now})
 	if err != nil {
 		return nil, errors.Join(err, conn.Close(), ln.Close())
 	}

@@ -153,7 +153,7 @@ func (s *Site) renewed(endpoints []config.Address, rotate, drop bool) (member.Si
 func (s *Site) nextMessageKey(sequence int64) (hsm.Key, error) {
 	uri := fmt.Sprintf("file:%s/message-%06d.key", keyDir, sequence)
 	open := s.keyring.Open
-	if !s.hasKey(uri) {
+	if !hasKey(s.Dir, uri) {
 		open = func(uri string) (hsm.Key, error) { return s.keyring.Generate(uri, hsm.Ed25519) }
 	}
 	k, err := open(uri)
@@ -177,7 +177,8 @@ func (s *Site) signRecord(r member.Record) (member.SignedRecord, error) {
 		}
 		software = append(software, held)
 	}
-	return member.SignRecord(r, []*x509.Certificate{s.self, s.ca}, s.identity, software...)
+	above := s.issuers.Load()
+	return member.SignRecord(r, []*x509.Certificate{above.identity, above.issuing}, s.identity, software...)
 }
 
 func fingerprint(c *x509.Certificate) string { return fingerprintDER(c.Raw) }

@@ -59,6 +59,9 @@ type Node struct {
 
 	newKey      string    // the record's newest message key, for useNewKey alone
 	newKeySince time.Time // when it was first seen there
+
+	remindedOf string    // state of the certificates when they were last looked at, for remind alone
+	reminded   time.Time // when it was last logged
 }
 
 // New wires a node on site, bottom layer first. The node owns the site from now on and closes it when Run ends.
@@ -85,14 +88,17 @@ func New(site *Site, r Runtime) (_ *Node, err error) {
 	if n.Log, err = ledger.Open(site.db, ledger.Config{Name: "own", Origin: site.logOrigin(), Signer: signer, Now: site.now}); err != nil {
 		return nil, err
 	}
-	if err := site.renewCertificates(); err != nil { // they may be good for long
-		n.log.Warn("certificates were not renewed", "err", err)
-	}
+	above := site.renewCertificates()
+	n.remind()
 	n.leaf, err = pki.NewRenewer(pki.RenewerConfig{Org: string(site.Org()), Instance: string(site.Config.Instance), FederationID: site.FederationID(),
-		Identity: site.self, Issuing: site.ca, Key: site.identity, Now: site.now, Logger: n.log})
+		Identity: above.identity, Issuing: above.issuing, Key: site.identity, Now: site.now, Logger: n.log})
+	if err != nil && above.lapse != nil {
+		err = fmt.Errorf("%w; %s: %s", err, above.lapse.reason, above.lapse.mend)
+	}
 	if err != nil {
 		return nil, err
 	}
+	n.meterCertificates()
 	id, key := site.messages.signing()
 	n.transport, err = transport.New(transport.Config{Org: site.Org(), Instance: string(site.Config.Instance), Key: key, KeyID: id,
 		Members: site.members.Current, Leaf: n.leaf, DB: site.db, Log: n.Log, Now: site.now, Logger: n.log, Metrics: n.metrics,
@@ -178,6 +184,7 @@ func (n *Node) Run(ctx context.Context) error {
 		lg, lctx := errgroup.WithContext(low)
 		lg.Go(func() error { return n.transport.Serve(lctx, n.conn, n.listener) })
 		lg.Go(func() error { return n.leaf.Run(lctx) })
+		lg.Go(func() error { return n.keepCertificates(lctx) })
 		return lg.Wait()
 	})
 	g.Go(func() error { return n.governor.run(gctx) })

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"fednode/flow/policy"
 	"fednode/hsm"
+	"fednode/hsm/durable"
 	"fednode/node/config"
 	"fednode/store"
 	"fednode/store/ledger"
@@ -79,8 +81,7 @@ type Site struct {
 	log      hsm.Key
 	cosigner hsm.Key // nil in data directories made before there were certificates
 	root     *x509.Certificate
-	ca       *x509.Certificate
-	self     *x509.Certificate // of the identity key
+	issuers  atomic.Pointer[issuers]
 	db       *store.DB
 	members  *member.Governance // nil until founded or imported
 }
@@ -124,7 +125,7 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	case there:
 		return nil, fmt.Errorf("%s holds keys, and no %s: restore that from a backup, or choose another directory", dir, ConfigName)
 	case interrupted != nil:
-		if err := writeNew(making, nil); err != nil {
+		if err := durable.Create(making, nil, 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -140,13 +141,13 @@ func Create(dir string, o Options) (_ *Site, err error) {
 	if err := s.makeKeys(o); err != nil {
 		return nil, s.stage(err)
 	}
-	if err := writeNew(filepath.Join(dir, policyName), policy.DefaultYAML()); err != nil {
+	if err := durable.Create(filepath.Join(dir, policyName), policy.DefaultYAML(), 0o600); err != nil {
 		return nil, s.stage(err)
 	}
-	if err := writeNew(filepath.Join(dir, ConfigName), o.yaml()); err != nil {
+	if err := durable.Create(filepath.Join(dir, ConfigName), o.yaml(), 0o600); err != nil {
 		return nil, s.stage(err)
 	}
-	if err := errors.Join(syncDir(dir), os.Remove(making)); err != nil {
+	if err := errors.Join(os.Remove(making), durable.SyncDir(dir)); err != nil {
 		return nil, s.stage(err)
 	}
 	if err := s.load(); err != nil {
@@ -171,7 +172,8 @@ func checkOwner(dir string) error {
 
 // clearHalfMade removes what an interrupted Create has left: the files that it makes, and no others.
 func clearHalfMade(dir string) error {
-	for _, pattern := range []string{"keyring.age", "seal.key", PassphraseName, ConfigName, policyName, keyDir + "/*.key", certDir + "/*.crt"} {
+	for _, pattern := range []string{"keyring.age", "seal.key", PassphraseName, ConfigName, policyName, keyDir + "/*.key", certDir + "/*.crt",
+		durable.Prefix + "*", keyDir + "/" + durable.Prefix + "*", certDir + "/" + durable.Prefix + "*"} {
 		files, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err
@@ -188,19 +190,11 @@ func clearHalfMade(dir string) error {
 // makePassphrase makes a passphrase of 130 bits for keys that open without anybody at a terminal.
 func (o *Options) makePassphrase(dir string) error {
 	path := filepath.Join(dir, PassphraseName)
-	if err := writeNew(path, []byte(rand.Text()+"\n")); err != nil {
+	if err := durable.Create(path, []byte(rand.Text()+"\n"), 0o600); err != nil {
 		return err
 	}
 	o.Passphrase, o.PassFile = hsm.PassphraseFile(path), PassphraseName
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Prepare opens the data directory dir if it has a node of the organisation, and else makes it. made says which.
@@ -332,31 +326,23 @@ func (s *Site) makeKeys(o Options) (err error) {
 	if s.root, err = pki.NewRoot(root, string(o.Org), o.Domain, now); err != nil {
 		return err
 	}
-	if s.ca, err = pki.NewIssuing(s.root, root, issuing.Public(), now); err != nil {
+	var above issuers
+	if above.issuing, err = pki.NewIssuing(s.root, root, issuing.Public(), now); err != nil {
 		return err
 	}
-	if s.self, err = pki.NewIdentity(s.ca, issuing, s.identity.Public(), o.Instance, now); err != nil {
+	if above.identity, err = pki.NewIdentity(above.issuing, issuing, s.identity.Public(), o.Instance, now); err != nil {
 		return err
 	}
+	s.issuers.Store(&above)
 	for _, c := range []struct {
 		name string
 		cert *x509.Certificate
-	}{{rootCert, s.root}, {issuingCert, s.ca}, {identityCert, s.self}} {
+	}{{rootCert, s.root}, {issuingCert, above.issuing}, {identityCert, above.identity}} {
 		if err := pki.SaveCertificates(filepath.Join(s.Dir, certDir, c.name), c.cert); err != nil {
 			return err
 		}
 	}
 	return errors.Join(root.Close(), issuing.Close())
-}
-
-// writeNew writes a file that must not exist, durably.
-func writeNew(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // Open opens the data directory dir. The passphrase is read from where its node.yaml says, or else from ask.
@@ -376,7 +362,7 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 		uri string
 		to  *hsm.Key
 	}{{identityKey, &s.identity}, {logKey, &s.log}, {cosignerKey, &s.cosigner}} {
-		if k.to == &s.cosigner && !s.hasKey(k.uri) {
+		if k.to == &s.cosigner && !hasKey(dir, k.uri) {
 			continue
 		}
 		if *k.to, err = s.keyring.Open(k.uri); err != nil {
@@ -386,16 +372,18 @@ func Open(dir string, ask hsm.Passphrase, now func() time.Time) (_ *Site, err er
 	if err := s.openMessageKeys(); err != nil {
 		return nil, s.stage(err)
 	}
+	var above issuers
 	for _, c := range []struct {
 		name string
 		to   **x509.Certificate
-	}{{rootCert, &s.root}, {issuingCert, &s.ca}, {identityCert, &s.self}} {
+	}{{rootCert, &s.root}, {issuingCert, &above.issuing}, {identityCert, &above.identity}} {
 		certs, err := pki.LoadCertificates(filepath.Join(dir, certDir, c.name))
 		if err != nil {
 			return nil, s.stage(err)
 		}
 		*c.to = certs[0]
 	}
+	s.issuers.Store(&above)
 	if s.members, err = member.Open(s.db, s.governance()); err != nil && !errors.Is(err, member.ErrNone) {
 		return nil, s.stage(err)
 	}
@@ -411,9 +399,9 @@ func (s *Site) governance() member.Options {
 	return o
 }
 
-// hasKey reports whether the file that a key's URI names exists.
-func (s *Site) hasKey(uri string) bool {
-	_, err := os.Stat(filepath.Join(s.Dir, strings.TrimPrefix(uri, "file:")))
+// hasKey reports whether the file that a key's URI names exists in a data directory.
+func hasKey(dir, uri string) bool {
+	_, err := os.Stat(filepath.Join(dir, strings.TrimPrefix(uri, "file:")))
 	return err == nil
 }
 

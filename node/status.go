@@ -217,8 +217,8 @@ func (n *Node) tasks(agreements []*flow.Agreement, steps []flow.Approval) []Task
 // alarms names what is wrong or will soon be, with its mend, worst first.
 func (n *Node) alarms(st Status) []Finding {
 	c := &chart{by: n.site.Org(), about: n.site.Org()}
-	if s := n.site; c.authorities(s.now(), s.self, s.ca, s.root) {
-		c.leaf(s.now(), n.leaf.Leaf().Leaf.NotAfter)
+	if n.lookAtAuthorities(c) {
+		c.leaf(n.site.now(), n.leaf.Leaf().Leaf.NotAfter)
 	}
 	n.lookAtGovernance(c)
 	n.lookAtLog(c)
@@ -260,7 +260,7 @@ func (n *Node) Health() Health {
 		fail("serving", "starting or stopping")
 	}
 	if until := n.leaf.Leaf().Leaf.NotAfter; n.site.now().After(until) {
-		fail("certificate", "expired at "+until.UTC().Format(time.RFC3339)+"; check the clock and the issuing CA")
+		fail("certificate", "expired at "+until.UTC().Format(time.RFC3339)+"; fednode status says why")
 	}
 	if alarm := n.governance().Alarm; alarm != "" {
 		fail("governance", alarm)

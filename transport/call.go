@@ -370,7 +370,7 @@ func (n *Node) verifyReply(to OrgID, out *outgoing, wire, proof []byte) (*Reply,
 		if err := jcs.Unmarshal(r.Payload, r.Refusal); err != nil || r.Refusal.Code == "" || len(r.Refusal.Text) > maxRefusalText || checkType(string(r.Refusal.Code)) != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, refuse(CodeMalformed, "payload of the refusal"))
 		}
-		r.Refusal.Text = printable(r.Refusal.Text)
+		r.Refusal.Text = Printable(r.Refusal.Text)
 	}
 	return r, nil
 }

@@ -106,8 +106,8 @@ func fromStream(err error) error {
 	return err
 }
 
-// printable makes a text that a peer made up fit to be shown: what would move a terminal's cursor is a space.
-func printable(s string) string {
+// Printable makes a text that a peer made up fit to be shown: what would move a terminal's cursor is a space.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"fednode/hsm"
+	"fednode/hsm/durable"
 )
 
 // A Store keeps a party's key shares and the record of their use in a directory,
@@ -89,7 +90,7 @@ func (st *Store) hold(k *KeyShare) error {
 	if err != nil {
 		return err
 	}
-	return st.write(stem(k.id, k.epoch)+pendingSuffix, sealed)
+	return durable.Replace(st.path(k.id, k.epoch, pendingSuffix), sealed, 0o600)
 }
 
 // Pending returns the epochs of a key whose shares are not in use: the process ended,
@@ -110,43 +111,7 @@ func (st *Store) Promote(id KeyID, epoch int) error {
 	if err := os.Rename(st.path(id, uint32(epoch), pendingSuffix), st.path(id, uint32(epoch), shareSuffix)); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoShare, err)
 	}
-	return st.syncDir()
-}
-
-// write makes a file appear whole or not at all, synced, its directory too.
-func (st *Store) write(name string, content []byte) (err error) {
-	f, err := os.CreateTemp(st.dir, name+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(content); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), filepath.Join(st.dir, name)); err != nil {
-		return err
-	}
-	return st.syncDir()
-}
-
-func (st *Store) syncDir() error {
-	d, err := os.Open(st.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.SyncDir(st.dir)
 }
 
 // each calls f for every share file of a suffix.
@@ -272,7 +237,7 @@ func (st *Store) forget(id KeyID, before int) error {
 			}
 		}
 	}
-	return st.syncDir()
+	return durable.SyncDir(st.dir)
 }
 
 // shred overwrites a file before it removes it. What the file system has kept of it
@@ -302,7 +267,7 @@ func (st *Store) createUses(id KeyID) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close(), st.syncDir())
+	return errors.Join(f.Sync(), f.Close(), durable.SyncDir(st.dir))
 }
 
 // usesContext binds a record to its key and its place.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fednode/hsm"
+	"fednode/hsm/durable"
 )
 
 // Where a service has what. The node.yaml in the data directory is a link to the one in the configuration directory.
@@ -89,7 +90,7 @@ func (o Options) passphrase() ([]byte, error) {
 	rand.Read(secret)
 	text = []byte(base64.RawURLEncoding.EncodeToString(secret) + "\n")
 	clear(secret)
-	return text, replace(path, text, 0o600)
+	return text, durable.Replace(path, text, 0o600)
 }
 
 // Install makes the node in the data directory a service: its user, the owners and modes of its files, the unit. It
@@ -161,7 +162,10 @@ func (o Options) place() (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	return copied, replaceFrom(to, f, 0o755, -1, -1)
+	return copied, durable.ReplaceWith(to, 0o755, func(w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	})
 }
 
 // configure lays out the configuration directory: node.yaml is root's to change and the service's to read.
@@ -210,14 +214,14 @@ func (o Options) moveConfig(from, to string) error {
 	before, err := os.ReadFile(to)
 	switch {
 	case err == nil && !bytes.Equal(before, data):
-		err = replace(to+".before", before, 0o640)
+		err = durable.Replace(to+".before", before, 0o640)
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := replace(to, data, 0o640); err != nil {
+	if err := durable.Replace(to, data, 0o640); err != nil {
 		return err
 	}
 	target, err := filepath.Rel(filepath.Dir(from), to)
@@ -231,7 +235,7 @@ func (o Options) moveConfig(from, to string) error {
 	if err := os.Symlink(target, link); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(link, from), syncDir(filepath.Dir(from)))
+	return errors.Join(os.Rename(link, from), durable.SyncDir(filepath.Dir(from)))
 }
 
 // readOwn reads a file that root has made here, and that has no other name.
@@ -292,7 +296,7 @@ func (o Options) writeUnit(program string) (string, error) {
 		return "", err
 	}
 	text := bytes.ReplaceAll(unit, []byte("ExecStart="+packaged+" "), []byte("ExecStart="+program+" "))
-	return path, replace(o.path(path), text, 0o644)
+	return path, durable.Replace(o.path(path), text, 0o644)
 }
 
 // start has systemd run the service, if it runs this system, and reports whether it does.
@@ -307,32 +311,4 @@ func (o Options) start(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("%w; see journalctl -u fednode", err)
 	}
 	return true, nil
-}
-
-// replace writes a file atomically and durably, with the mode and this process's user as its owner.
-func replace(path string, data []byte, mode fs.FileMode) error {
-	return replaceFrom(path, bytes.NewReader(data), mode, -1, -1)
-}
-
-func replaceFrom(path string, r io.Reader, mode fs.FileMode, uid, gid int) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".fednode-*")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	if err = errors.Join(err, f.Chmod(mode), f.Chown(uid, gid), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -342,7 +342,7 @@ func (e *episode) once(initiator *Org, run *flow.Run) {
 				}
 			}
 			for _, x := range initiator.entries(e.t, "reply-received", reference) {
-				if x.Reference == reference && x.Action == "step.execute" {
+				if x.Reference == reference && x.Action == "step.execute" && x.Result == "ok" { // and not a refusal to begin now
 					replies++
 				}
 			}

@@ -14,6 +14,7 @@ import (
 
 	"fednode/flow"
 	"fednode/store/ledger"
+	"fednode/transport"
 )
 
 // Gated is a workflow that waits at org-b for a human before it goes on there.
@@ -244,6 +245,45 @@ func TestAStoppedExecutorFailsNoRun(t *testing.T) {
 			t.Errorf("%d results of the gate are on record", n)
 		}
 		f.Verify()
+	})
+}
+
+// TestAStepAskedForWhileItsExecutorStops has org-b take its time to stop, since it tells org-c, which it cannot reach, that a
+// run of its own is cancelled: a step of another's run that it is asked for meanwhile is done when it is back.
+func TestAStepAskedForWhileItsExecutorStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Agents: map[int]string{2: gate}})
+		b := f.Orgs[1]
+		swapped := strings.NewReplacer("name: gated", "name: of-b", "org-a", "org-b", "org-b", "org-c").Replace(Gated)
+		a, own := f.Agree(strings.ReplaceAll(Gated, "agent: gate", "agent: document-classifier")), f.AgreeAt(b, swapped)
+		other, err := b.Node.Engine.Start(t.Context(), "tester", own.Hash, flow.Input{Name: "lease.txt", MediaType: "text/plain", Data: []byte(Lease)}, "normal")
+		f.must(err)
+		f.Wait("the gate at org-c", func() bool {
+			open, err := f.Orgs[2].Node.Engine.Approvals()
+			f.must(err)
+			return len(open) == 1
+		})
+		f.Network.Cut(b, f.Orgs[2], true)
+		_, err = b.Node.Engine.Cancel(t.Context(), "tester", string(other.ID))
+		f.must(err)
+		stopped := make(chan error)
+		go func() { stopped <- b.Stop() }()
+		time.Sleep(100 * time.Millisecond)
+		run := f.Begin(a, "lease.txt", Lease)
+		f.must(<-stopped)
+		refused := 0
+		for _, x := range f.Orgs[0].entries(t, "reply-received", string(run.ID)) {
+			if x.Result == string(transport.CodeOverloaded) {
+				refused++
+			}
+		}
+		if refused == 0 {
+			t.Error("org-b was not asked for a step while it stopped")
+		}
+		b.Start()
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
 	})
 }
 

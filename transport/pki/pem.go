@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+
+	"fednode/hsm/durable"
 )
 
 const (
@@ -80,28 +80,9 @@ func LoadCertificates(path string) ([]*x509.Certificate, error) {
 
 // SaveCertificates writes a PEM file of certificates, readable by all. It
 // replaces a file of that name as a whole and returns when that is durable.
-func SaveCertificates(path string, certs ...*x509.Certificate) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*")
-	if err != nil {
+func SaveCertificates(path string, certs ...*x509.Certificate) error {
+	if err := durable.Replace(path, EncodeCertificates(certs...), 0o644); err != nil {
 		return fmt.Errorf("save certificates: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("save certificates: %w", err)
-		}
-	}()
-	_, err = f.Write(EncodeCertificates(certs...))
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

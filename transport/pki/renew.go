@@ -49,6 +49,7 @@ type Renewer struct {
 	name Name
 
 	mu      sync.Mutex // one renewal at a time
+	logged  time.Time  // when the last failure was
 	current atomic.Pointer[issuedLeaf]
 }
 
@@ -87,6 +88,24 @@ func NewRenewer(c RenewerConfig) (*Renewer, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// SetIssuers has leaves certified by these from now on, for the same key, and
+// makes one, unless they are the ones in use. On error everything stays as it is.
+// Connections are left alone: each goes on under the leaf it was made with.
+func (r *Renewer) SetIssuers(identity, issuing *x509.Certificate) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldIdentity, oldIssuing := r.c.Identity, r.c.Issuing
+	if identity.Equal(oldIdentity) && issuing.Equal(oldIssuing) {
+		return nil
+	}
+	r.c.Identity, r.c.Issuing = identity, issuing
+	err := r.renew()
+	if err != nil {
+		r.c.Identity, r.c.Issuing = oldIdentity, oldIssuing
+	}
+	return err
 }
 
 // issuers returns the certificates above the leaf that go with it.
@@ -143,7 +162,7 @@ func (r *Renewer) renew() error {
 	r.current.Store(&issuedLeaf{cert: cert, renewAt: renewAt})
 	r.c.Logger.Info("mTLS leaf issued", "name", r.name.Host(), "not_after", leaf.NotAfter, "renew_at", renewAt)
 	if validity < r.c.Validity {
-		r.c.Logger.Warn("mTLS leaf ends early with its issuing certificates: restart the node, which renews them", "name", r.name.Host(), "not_after", leaf.NotAfter)
+		r.c.Logger.Warn("mTLS leaf ends early with its issuing certificates, which are not renewed: fednode status says why", "name", r.name.Host(), "not_after", leaf.NotAfter)
 	}
 	return nil
 }
@@ -167,13 +186,7 @@ func (r *Renewer) Leaf() *tls.Certificate {
 	if l := r.current.Load(); valid(l.cert.Leaf, r.c.Now()) {
 		return l.cert
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l := r.current.Load(); !valid(l.cert.Leaf, r.c.Now()) {
-		if err := r.renew(); err != nil {
-			r.logFailure(err)
-		}
-	}
+	_ = r.renewIfDue() // which logs why not
 	return r.current.Load().cert
 }
 
@@ -204,9 +217,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		wait := renewCheck
-		if err := r.renewIfDue(); err != nil {
-			r.logFailure(err)
-		} else {
+		if r.renewIfDue() == nil {
 			wait = r.wait()
 		}
 		timer.Reset(wait)
@@ -225,7 +236,12 @@ func (r *Renewer) renewIfDue() error {
 	if now.Before(l.renewAt) && valid(l.cert.Leaf, now) {
 		return nil
 	}
-	return r.renew()
+	err := r.renew()
+	if err != nil && time.Since(r.logged) >= renewCheck { // not for each connection that wants a leaf
+		r.logged = time.Now()
+		r.logFailure(err)
+	}
+	return err
 }
 
 func (r *Renewer) logFailure(err error) {

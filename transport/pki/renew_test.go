@@ -219,3 +219,50 @@ func BenchmarkRenew(b *testing.B) {
 		}
 	}
 }
+
+// TestIssuersAreReplaced: leaves are certified by the new issuing CA and identity at once, which peers accept that know
+// the root, as they do the leaf from before; others' are refused, and change nothing.
+func TestIssuersAreReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, b := newOrganisation(t, "org-a", "", time.Now()), newOrganisation(t, "org-b", "", time.Now())
+		r, rb := o.renewer(t, time.Now), b.renewer(t, time.Now)
+		before := r.Leaf()
+		time.Sleep(time.Hour)
+		issuing, err := NewIssuing(o.root, o.rootKey, o.issuing.PublicKey, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		identity, err := NewIdentity(issuing, o.issuingKey, o.identity.PublicKey, "node1", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, other := range map[string][2]*x509.Certificate{"another organisation's": {b.identity, b.issuing}, "swapped": {issuing, identity}, "without an identity": {nil, issuing}} {
+			if err := r.SetIssuers(other[0], other[1]); err == nil || r.Leaf() != before {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := r.SetIssuers(o.identity, o.issuing); err != nil || r.Leaf() != before {
+			t.Errorf("those in use: %v, or another leaf", err)
+		}
+		if err := r.SetIssuers(identity, issuing); err != nil {
+			t.Fatal(err)
+		}
+		after := r.Leaf()
+		if after == before || !bytes.Equal(after.Certificate[1], identity.Raw) || !bytes.Equal(after.Certificate[2], issuing.Raw) {
+			t.Error("the leaf is not under the new issuers")
+		}
+		mixed := [][]byte{before.Certificate[0], before.Certificate[1], issuing.Raw}
+		for name, chain := range map[string][][]byte{"old": before.Certificate, "new": after.Certificate, "old identity under the new CA": mixed} {
+			if _, err := VerifyPeer(chain, o.roots(), "org-a", testFederation, time.Now()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, clientErr, serverErr := handshake(end(r, b, time.Now), end(rb, o, time.Now)); clientErr != nil || serverErr != nil {
+			t.Errorf("%v, %v", clientErr, serverErr)
+		}
+		time.Sleep(400 * 24 * time.Hour)
+		if err := r.SetIssuers(o.identity, o.issuing); !errors.Is(err, ErrExpired) {
+			t.Errorf("expired issuers: %v", err)
+		}
+	})
+}

@@ -1,17 +1,15 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"fednode/flow/agent/builtin"
+	"fednode/hsm/durable"
 )
 
 func (a *app) agents() *cobra.Command {
@@ -75,24 +73,10 @@ The accuracy is estimated by cross-validation on your documents. Name the model 
 	return c
 }
 
-// replace writes a file in whole or leaves what was there.
+// replace writes a file in place of what was there.
 func replace(name string, data []byte) error {
 	if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() { // a device, say, which the renaming would take away
 		return misusef("%s is not a regular file; name another", name)
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if pe := new(fs.PathError); errors.As(err, &pe) {
-		pe.Path = name // that is the name which was asked for
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return durable.Replace(name, data, 0o644)
 }

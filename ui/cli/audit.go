@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fednode/hsm/durable"
 	"fednode/node"
 	"fednode/store/ledger"
 	"fednode/ui"
@@ -157,18 +158,11 @@ each message received its sender's receipt. With --tlog-proof, only the C2SP tlo
 
 // writeNew writes a file that must not be there yet.
 func writeNew(name string, data []byte) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	err := durable.Create(name, data, 0o644|durable.Masked)
 	if errors.Is(err, os.ErrExist) {
 		return misusef("%s exists already; name another with --file", name)
 	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(name))
-	}
-	return nil
+	return err
 }
 
 func (a *app) auditExport() *cobra.Command {
@@ -185,7 +179,7 @@ payloads and users are committed to, with salts that stay here.`,
 			err := node.Save(r, args[0])
 			r.CloseWithError(err)
 			if err != nil {
-				return errors.Join(err, os.RemoveAll(args[0]))
+				return err
 			}
 			return a.print(map[string]string{"archive": args[0]}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s %s: verify it anywhere with: fednode audit verify %s\n", a.paint().good("✓"), args[0], args[0])

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fednode/flow"
+	"fednode/hsm/durable"
 	"fednode/ui"
 )
 
@@ -168,11 +169,7 @@ func (a *app) saveArtifacts(ctx context.Context, v runView, dir string) error {
 			continue
 		}
 		name := filepath.Join(dir, h.Artifact.Type+"-"+h.Artifact.ID)
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(a.client().Artifact(ctx, h.Run, h.Artifact.ID, f), f.Close()); err != nil {
+		if err := durable.CreateWith(name, 0o600, func(w io.Writer) error { return a.client().Artifact(ctx, h.Run, h.Artifact.ID, w) }); err != nil {
 			return err
 		}
 		fmt.Fprintln(a.err, name)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,7 @@ import (
 
 	"fednode/compute/he/program"
 	"fednode/hsm"
+	"fednode/hsm/durable"
 )
 
 func (a *app) he() *cobra.Command {
@@ -101,29 +101,13 @@ func (a *app) progress(doing string) (tell program.Progress, done func()) {
 	return func(n, of int) { fmt.Fprintf(f, "\r%s: %d of %d", doing, n, of) }, func() { fmt.Fprint(f, "\r\x1b[K") }
 }
 
-// writeWhole writes a file that must not exist yet, whole or not at all.
-func writeWhole(path string, b []byte, mode os.FileMode) (err error) {
-	taken := fmt.Errorf("%s is there already; name another file, or remove it", path)
-	if _, err := os.Lstat(path); err == nil {
-		return taken
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".fednode-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	err = os.Link(f.Name(), path) // unlike a rename, not over what came meanwhile
+// writeWhole writes a file that must not exist yet.
+func writeWhole(path string, b []byte, mode os.FileMode) error {
+	err := durable.Create(path, b, mode)
 	if errors.Is(err, fs.ErrExist) {
-		return taken
+		return fmt.Errorf("%s is there already; name another file, or remove it", path)
 	}
-	if err != nil { // a file system without links
-		return os.Rename(f.Name(), path)
-	}
-	return nil
+	return err
 }
 
 // maxTable bounds the tables that are read to memory.

@@ -16,6 +16,7 @@ import (
 	"fednode/compute/he"
 	"fednode/compute/threshold"
 	"fednode/hsm"
+	"fednode/hsm/durable"
 )
 
 // A KeySet is a directory with what a plan's computations take:
@@ -109,7 +110,7 @@ func writeKeys(dir string, pl *Plan, pk *he.PublicKey, evaluation *he.Evaluation
 		return nil, err
 	}
 	for name, b := range files {
-		if err := writeFile(filepath.Join(tmp, name), b, 0o644); err != nil {
+		if err := durable.Create(filepath.Join(tmp, name), b, 0o644|durable.Masked); err != nil {
 			return nil, err
 		}
 	}
@@ -121,11 +122,8 @@ func writeKeys(dir string, pl *Plan, pk *he.PublicKey, evaluation *he.Evaluation
 	if err := os.Rename(tmp, dir); err != nil {
 		return nil, err
 	}
-	if d, err := os.Open(parent); err == nil { // so that the name outlives a crash
-		defer d.Close()
-		if err := d.Sync(); err != nil {
-			return nil, err
-		}
+	if err := durable.SyncDir(parent); err != nil {
+		return nil, err
 	}
 	return OpenKeys(dir)
 }
@@ -144,15 +142,6 @@ func vacant(dir string) error {
 	return nil
 }
 
-func writeFile(path string, b []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
 func sealSecret(dir string, sk *he.SecretKey, id KeyID, pass hsm.Passphrase) error {
 	ring, err := hsm.CreateKeyring(filepath.Join(dir, keyringName), pass)
 	if err != nil {
@@ -168,7 +157,7 @@ func sealSecret(dir string, sk *he.SecretKey, id KeyID, pass hsm.Passphrase) err
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, secretName), sealed, 0o600)
+	return durable.Create(filepath.Join(dir, secretName), sealed, 0o600)
 }
 
 // OpenKeys opens the public part of a key set.
