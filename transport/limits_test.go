@@ -265,6 +265,9 @@ func TestExpiredCertificates(t *testing.T) {
 		if c.Context().Err() == nil {
 			t.Error("the connection outlived the certificate it rests on")
 		}
+		if err := context.Cause(c.Context()); !connectionLost(err) {
+			t.Errorf("the connection ended with %v; what is under way goes on over another only if it is lost", err)
+		}
 		if err := w.connect(t, "org-b", func() *tls.Certificate { return old }, a); err == nil {
 			t.Error("connected with an expired certificate")
 		}

@@ -48,7 +48,7 @@ func (l *link) close(c Code, text string) {
 }
 
 // check returns the peer's member record in force now. It closes the connection if there is none, or if the peer's
-// certificate no longer verifies.
+// certificate no longer verifies; the latter is to the peer like any other loss of a connection.
 func (n *Node) check(l *link) (*member.Member, error) {
 	set, now := n.c.Members(), n.c.Now()
 	l.mu.Lock()
@@ -60,10 +60,15 @@ func (n *Node) check(l *link) (*member.Member, error) {
 	}
 	if l.set != set || now.After(l.notAfter) {
 		m, notAfter, err := verifyPeer(set, l.org, l.raw, now)
+		if certificate := new(certificateError); errors.As(err, &certificate) { // a member has a newer one, and connects again
+			n.c.Logger.Info("connection closed", "peer", l.org, "err", err)
+			l.close("", "certificate over")
+			return nil, fmt.Errorf("%w: %w", errLost, err)
+		}
 		if err != nil {
 			n.c.Logger.Info("peer cut off", "peer", l.org, "err", err)
-			l.close(CodeNotMember, "not a member in good standing, or certificate expired")
-			return nil, &Error{CodeNotMember, "the peer is not a member in good standing, or its certificate has expired"}
+			l.close(CodeNotMember, "not a member in good standing")
+			return nil, &Error{CodeNotMember, "the peer is not a member in good standing"}
 		}
 		l.set, l.member, l.notAfter = set, m, notAfter
 	}
@@ -73,6 +78,15 @@ func (n *Node) check(l *link) (*member.Member, error) {
 func sameRoots(a, b *member.Member) bool {
 	return slices.EqualFunc(a.Roots, b.Roots, func(x, y *x509.Certificate) bool { return x.Equal(y) })
 }
+
+// A certificateError is about the certificate that a member in good standing shows.
+type certificateError struct {
+	org OrgID
+	err error
+}
+
+func (e *certificateError) Error() string { return fmt.Sprintf("certificate of %s: %v", e.org, e.err) }
+func (e *certificateError) Unwrap() error { return e.err }
 
 // verifyPeer verifies raw against org's own roots, and org against the member set.
 func verifyPeer(set *member.Set, org OrgID, raw [][]byte, now time.Time) (*member.Member, time.Time, error) {
@@ -84,13 +98,13 @@ func verifyPeer(set *member.Set, org OrgID, raw [][]byte, now time.Time) (*membe
 		return nil, time.Time{}, fmt.Errorf("%s is suspended", org)
 	}
 	if _, err := pki.VerifyPeer(raw, m.Roots, string(org), set.FederationID(), now); err != nil {
-		return nil, time.Time{}, fmt.Errorf("certificate of %s: %w", org, err)
+		return nil, time.Time{}, &certificateError{org, err}
 	}
 	var notAfter time.Time
 	for _, der := range raw {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("certificate of %s: %w", org, err)
+			return nil, time.Time{}, &certificateError{org, err}
 		}
 		if notAfter.IsZero() || c.NotAfter.Before(notAfter) {
 			notAfter = c.NotAfter
