@@ -250,8 +250,10 @@ func (n *Node) lookAtLog(c *chart) {
 	if to != "" && shown < size {
 		if b, err := n.Log.Entry(shown); err == nil {
 			if e, err := ledger.ParseEntry(b); err == nil {
-				if at, err := time.Parse(time.RFC3339, e.Timestamp); err == nil && at.Before(now) { // else the clock was ahead
+				if at, err := time.Parse(time.RFC3339, e.Timestamp); err == nil && !at.After(now) {
 					since = at
+				} else { // the clock was ahead
+					since = now
 				}
 			}
 		}
