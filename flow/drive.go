@@ -242,6 +242,11 @@ func (d *driver) upToDate(ctx context.Context, s *StepRun, def Step) (stale, err
 		case stale == nil || left <= 0:
 			return stale, nil
 		}
+		if len(d.pending) > 0 { // a result is not to be in memory alone for as long as this takes
+			if err := d.commit(ctx, nil); err != nil {
+				return nil, err
+			}
+		}
 		d.publish(s, "waits: "+stale.Error())
 		pause(ctx, min(skewPause, left))
 	}

@@ -211,3 +211,34 @@ func TestAnInitiatorsClockThatIsSetStopsNoRun(t *testing.T) {
 		f.Verify()
 	})
 }
+
+// TestWhatIsDoneIsOnRecordWhileTheNextStepWaits has the initiator crash while it takes the governance log for stale.
+func TestWhatIsDoneIsOnRecordWhileTheNextStepWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2, Agents: map[int]string{0: gate}, Limits: idle()})
+		a, here := f.Orgs[0], strings.NewReplacer("org-b, agent: gate", "org-a, agent: gate", "timeout: 30s", "timeout: 1h")
+		run := f.Begin(f.Agree(here.Replace(Gated)), "lease.txt", Lease)
+		f.Wait("the gate", func() bool {
+			open, err := a.Node.Engine.Approvals()
+			f.must(err)
+			return len(open) == 1
+		})
+		a.Skew(8 * 24 * time.Hour)
+		_, err := a.Node.Engine.Decide(t.Context(), "tester", string(run.ID), true, "")
+		f.must(err)
+		time.Sleep(3 * time.Minute)
+		if r, err := a.Node.Engine.GetRun(string(run.ID)); err != nil || r.Steps[1].State != flow.StateCompleted || r.Steps[2].State != flow.StatePending {
+			t.Errorf("while the last step waits: %+v, %v", r.Steps, err)
+		}
+		a.Crash()
+		a.Skew(0)
+		a.Start()
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted || end.Steps[1].Attempt != 1 {
+			t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+		}
+		if n := len(a.entries(t, "step-executed", string(run.ID)+"/gate/")); n != 1 {
+			t.Errorf("%d results of the gate are on record", n)
+		}
+		f.Verify()
+	})
+}
