@@ -20,7 +20,17 @@ import (
 // payload and salt, so that the executor knows the attempt again.
 func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*store.Tx) error) (*stepResult, error) {
 	timeout := def.timeout()
-	until := time.Now().Add(timeout + 5*time.Second)
+	left := timeout + 5*time.Second
+	if started, err := time.Parse(timeFormat, s.Started); extra == nil && err == nil { // resumed
+		passed := d.e.c.Now().Sub(started)
+		if passed > max(timeout, redeliver) {
+			d.close(context.WithoutCancel(ctx), s, "overdue")
+			text := fmt.Sprintf("this node was away for %v, and %s may have forgotten the attempt", passed.Round(time.Minute), s.Organization)
+			return &stepResult{Status: "failed", Error: &StepError{Code: codeGrantExpired, Text: text}}, nil
+		}
+		left = min(left, timeout+redeliver-passed)
+	}
+	until := time.Now().Add(left)
 	tctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	m := transport.Message{To: s.Organization, Type: msgStep, Run: string(d.run.ID), Step: s.ID, Payload: s.Request, Salt: s.Salt,
@@ -82,6 +92,9 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 		}
 	}
 }
+
+// redeliver is for how long after its end an attempt is asked for again: its executor remembers it for a little longer.
+const redeliver = graceAttempts - time.Hour
 
 // skewPause is how often an organisation is asked again that refuses because of the clocks: each time is an entry in two logs.
 const skewPause = 30 * time.Second

@@ -19,7 +19,8 @@ import (
 // maxAttempts bounds how often a step whose executor or source lost its memory is begun again.
 const maxAttempts = 5
 
-// codeGrantExpired is a step's failure to fetch an input because the initiator was away longer than its grant was good.
+// codeGrantExpired is a step's failure because the initiator was away longer than its grants were good, or its executor
+// remembers the attempt.
 const codeGrantExpired = "grant-expired"
 
 // stepRequest is the payload of a step-execution-request; its field names are the reference message's.
