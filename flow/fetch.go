@@ -107,7 +107,8 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 		Audit: transport.AuditInfo{Category: ledger.DataAccess, Action: "artifact.fetch", Resource: ref.ID, DataCategory: ref.Type, Purpose: t.step.purpose()}}
 	sink := transport.Sink{Writer: buf, Commitment: ref.Commitment, MaxSize: ref.Size}
 	info, err := e.c.Node.Fetch(ctx, m, sink)
-	for refusal := new(transport.Error); errors.As(err, &refusal) && refusal.Code == transport.CodeClockSkew && pause(ctx, skewPause); {
+	wait := skewPause
+	for refusal := new(transport.Error); errors.As(err, &refusal) && refusal.Code == transport.CodeClockSkew && pause(ctx, wait); wait = min(2*wait, maxSkewPause) {
 		info, err = e.c.Node.Fetch(ctx, m, sink)
 	}
 	if err != nil {

@@ -192,6 +192,28 @@ func TestAClockThatStaysWrongIsNamed(t *testing.T) {
 	})
 }
 
+// TestAWrongClockFillsNoLog has an executor refuse because of the clocks for hours.
+func TestAWrongClockFillsNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Limits = idle()
+		f := New(t, o)
+		a := f.Agree(strings.Replace(Gated, "timeout: 1h", "timeout: 12h", 1))
+		f.Orgs[1].Skew(3 * time.Minute)
+		run := f.Begin(a, "lease.txt", Lease)
+		time.Sleep(6 * time.Hour)
+		f.Orgs[1].Skew(0)
+		f.awaitGate("")
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
+		if n := len(f.Orgs[0].entries(t, "reply-received", string(run.ID)+"/gate/")); n < 15 || n > 60 {
+			t.Errorf("it was asked %d times", n)
+		}
+	})
+}
+
 // TestAnInitiatorsClockThatIsSetStopsNoRun has it be so far ahead between two steps that it takes the governance log for
 // stale: what is next waits for as long as it may take.
 func TestAnInitiatorsClockThatIsSetStopsNoRun(t *testing.T) {
