@@ -109,6 +109,7 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 	info, err := e.c.Node.Fetch(ctx, m, sink)
 	wait := skewPause
 	for refusal := new(transport.Error); errors.As(err, &refusal) && refusal.Code == transport.CodeClockSkew && pause(ctx, wait); wait = min(2*wait, maxSkewPause) {
+		buf.Reset() // of what came before the refusal
 		info, err = e.c.Node.Fetch(ctx, m, sink)
 	}
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 
 	"fednode/flow"
 	"fednode/node"
+	"fednode/store/ledger"
+	"fednode/transport"
 )
 
 // TestAClockThatIsSetForgetsNoAttempt has the executor's clock be wrong for a few minutes, forwards, while a step waits there
@@ -262,5 +264,48 @@ func TestWhatIsDoneIsOnRecordWhileTheNextStepWaits(t *testing.T) {
 			t.Errorf("%d results of the gate are on record", n)
 		}
 		f.Verify()
+	})
+}
+
+// TestAnArtifactIsWholeAfterARefusal has a holder's clock go wrong in the middle of an artifact: what came before it was refused
+// is no part of what comes afterwards.
+func TestAnArtifactIsWholeAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Latency = 50 * time.Millisecond
+		f := New(t, o)
+		a, b := f.Orgs[0], f.Orgs[1]
+		text := strings.Repeat(Lease, 4<<20/len(Lease))
+		run := f.Begin(f.Agree(strings.Replace(Gated, ", restrictions: [no-storage]", "", 1)), "lease.txt", text)
+		time.Sleep(600 * time.Millisecond)
+		f.Network.Cut(a, b, true)
+		a.Skew(3 * time.Minute)
+		time.Sleep(2 * time.Minute)
+		f.Network.Cut(a, b, false)
+		time.Sleep(time.Minute)
+		a.Skew(0)
+		f.awaitGate("")
+		f.Wait("its second delivery", func() bool { return len(a.entries(t, "artifact-delivered", string(run.ID)+"/gate/")) == 2 })
+		refused := slices.ContainsFunc(b.entries(t, "reply-received", string(run.ID)+"/gate/"), func(x ledger.Entry) bool {
+			return x.Result == string(transport.CodeClockSkew)
+		})
+		if !refused {
+			t.Error("it was not refused")
+		}
+		held, err := b.Node.Engine.Holdings(run.ID)
+		f.must(err)
+		for _, h := range held {
+			_, _, data, err := b.Node.Engine.Artifact(run.ID, h.Artifact.ID)
+			if err != nil || string(data) != text {
+				t.Errorf("%s has %d bytes, want %d: %v", h.Artifact.Type, len(data), len(text), err)
+			}
+		}
+		if len(held) != 1 {
+			t.Errorf("%d artifacts are held", len(held))
+		}
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
 	})
 }
