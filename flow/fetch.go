@@ -209,7 +209,7 @@ func (e *Engine) outgoing(h Holding, c *content, pr policy.Request, dec policy.D
 			result = "interrupted"
 		}
 		// On a context of its own: the delivery happened, whatever became of the connection.
-		_ = e.spawn(func(ctx context.Context) {
+		note := func(ctx context.Context) {
 			err := e.c.DB.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 				if err := e.recordDecision(tx, pr, dec, reference); err != nil {
 					return err
@@ -220,7 +220,10 @@ func (e *Engine) outgoing(h Holding, c *content, pr policy.Request, dec policy.D
 			if err != nil {
 				e.c.Logger.Error("delivery could not be logged", "artifact", h.Artifact.ID, "err", err)
 			}
-		})
+		}
+		if e.spawn(note) != nil { // the node starts or stops, and serves nonetheless
+			note(context.Background())
+		}
 	}
 	return s
 }

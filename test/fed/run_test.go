@@ -307,6 +307,25 @@ func TestACrashedInitiatorResumes(t *testing.T) {
 	})
 }
 
+// TestADeliveryIsOnRecordWhenTheNodeStops before it is over.
+func TestADeliveryIsOnRecordWhenTheNodeStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Latency = 50 * time.Millisecond
+		f := New(t, o)
+		a := f.Orgs[0]
+		text := strings.Repeat(Lease, 4<<20/len(Lease))
+		run := f.Begin(f.Agree(strings.Replace(Gated, ", restrictions: [no-storage]", "", 1)), "lease.txt", text)
+		time.Sleep(600 * time.Millisecond)
+		f.must(a.Stop())
+		a.Start()
+		f.awaitGate("")
+		if all := a.entries(t, "artifact-delivered", string(run.ID)+"/gate/"); len(all) == 0 {
+			t.Error("what was delivered while the node stopped is not on record")
+		}
+	})
+}
+
 // TestAnInitiatorThatWasAwayForDays comes back when its executor has forgotten the attempt, and has it not run a second time.
 func TestAnInitiatorThatWasAwayForDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
