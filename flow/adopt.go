@@ -26,7 +26,7 @@ func (d *driver) apply(s *StepRun, res *stepResult) {
 		return
 	case res.Error.Code == codeGrantExpired && s.Attempt < maxAttempts:
 		s.again()
-		d.publish(s, "the grants ended before the inputs were fetched; beginning again with new ones")
+		d.publish(s, "its grants ended while this node was away; beginning again with new ones")
 		return
 	}
 	d.stop(s, StateFailed, res.Error)

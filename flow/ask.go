@@ -20,7 +20,17 @@ import (
 // payload and salt, so that the executor knows the attempt again.
 func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*store.Tx) error) (*stepResult, error) {
 	timeout := def.timeout()
-	until := time.Now().Add(timeout + 5*time.Second)
+	left := timeout + 5*time.Second
+	if started, err := time.Parse(timeFormat, s.Started); extra == nil && err == nil { // resumed
+		passed := d.e.c.Now().Sub(started)
+		if passed > max(timeout, redeliver) {
+			d.close(context.WithoutCancel(ctx), s, "overdue")
+			text := fmt.Sprintf("this node was away for %v, and %s may have forgotten the attempt", passed.Round(time.Minute), s.Organization)
+			return &stepResult{Status: "failed", Error: &StepError{Code: codeGrantExpired, Text: text}}, nil
+		}
+		left = min(left, timeout+redeliver-passed)
+	}
+	until := time.Now().Add(left)
 	tctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	m := transport.Message{To: s.Organization, Type: msgStep, Run: string(d.run.ID), Step: s.ID, Payload: s.Request, Salt: s.Salt,
@@ -40,6 +50,7 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 				return extra(tx)
 			})
 		}
+		limit := 5 * time.Second // of the pause
 		reply, err := d.e.c.Node.Call(tctx, m, with)
 		switch {
 		case err == nil:
@@ -49,6 +60,7 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 			}
 			if reply.Refusal.Code == transport.CodeClockSkew { // nothing has begun, and clocks get set
 				said = "; it last said: " + printable(reply.Refusal.Text)
+				backoff, limit = max(backoff, skewPause), maxSkewPause
 				d.publish(s, "asking again: "+printable(reply.Refusal.Text))
 				break
 			}
@@ -76,15 +88,19 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 		case <-time.After(backoff + jitter(backoff)):
 		case <-tctx.Done():
 		}
-		backoff = min(2*backoff, 5*time.Second)
-		if said != "" {
-			backoff = max(backoff, skewPause)
-		}
+		backoff = min(2*backoff, limit)
 	}
 }
 
-// skewPause is how often an organisation is asked again that refuses because of the clocks: each time is an entry in two logs.
-const skewPause = 30 * time.Second
+// redeliver is for how long after its end an attempt is asked for again: its executor remembers it for a little longer.
+const redeliver = graceAttempts - time.Hour
+
+// skewPause is how soon an organisation is asked again that refuses because of the clocks, and maxSkewPause how often if that
+// stays so: each time is an entry in two logs.
+const (
+	skewPause    = 30 * time.Second
+	maxSkewPause = 10 * time.Minute
+)
 
 // notMember returns the refusal to have anything to do with an organisation that is not a member here, or is suspended.
 func notMember(err error) *transport.Error {

@@ -19,7 +19,8 @@ import (
 // maxAttempts bounds how often a step whose executor or source lost its memory is begun again.
 const maxAttempts = 5
 
-// codeGrantExpired is a step's failure to fetch an input because the initiator was away longer than its grant was good.
+// codeGrantExpired is a step's failure because the initiator was away longer than its grants were good, or its executor
+// remembers the attempt.
 const codeGrantExpired = "grant-expired"
 
 // stepRequest is the payload of a step-execution-request; its field names are the reference message's.
@@ -241,6 +242,11 @@ func (d *driver) upToDate(ctx context.Context, s *StepRun, def Step) (stale, err
 			return nil, context.Cause(ctx)
 		case stale == nil || left <= 0:
 			return stale, nil
+		}
+		if len(d.pending) > 0 { // a result is not to be in memory alone for as long as this takes
+			if err := d.commit(ctx, nil); err != nil {
+				return nil, err
+			}
 		}
 		d.publish(s, "waits: "+stale.Error())
 		pause(ctx, min(skewPause, left))

@@ -107,7 +107,9 @@ func (e *Engine) fetch(ctx context.Context, t *task, ref inputRef) (gathered, *H
 		Audit: transport.AuditInfo{Category: ledger.DataAccess, Action: "artifact.fetch", Resource: ref.ID, DataCategory: ref.Type, Purpose: t.step.purpose()}}
 	sink := transport.Sink{Writer: buf, Commitment: ref.Commitment, MaxSize: ref.Size}
 	info, err := e.c.Node.Fetch(ctx, m, sink)
-	for refusal := new(transport.Error); errors.As(err, &refusal) && refusal.Code == transport.CodeClockSkew && pause(ctx, skewPause); {
+	wait := skewPause
+	for refusal := new(transport.Error); errors.As(err, &refusal) && refusal.Code == transport.CodeClockSkew && pause(ctx, wait); wait = min(2*wait, maxSkewPause) {
+		buf.Reset() // of what came before the refusal
 		info, err = e.c.Node.Fetch(ctx, m, sink)
 	}
 	if err != nil {
@@ -207,7 +209,7 @@ func (e *Engine) outgoing(h Holding, c *content, pr policy.Request, dec policy.D
 			result = "interrupted"
 		}
 		// On a context of its own: the delivery happened, whatever became of the connection.
-		_ = e.spawn(func(ctx context.Context) {
+		note := func(ctx context.Context) {
 			err := e.c.DB.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 				if err := e.recordDecision(tx, pr, dec, reference); err != nil {
 					return err
@@ -218,7 +220,10 @@ func (e *Engine) outgoing(h Holding, c *content, pr policy.Request, dec policy.D
 			if err != nil {
 				e.c.Logger.Error("delivery could not be logged", "artifact", h.Artifact.ID, "err", err)
 			}
-		})
+		}
+		if e.spawn(note) != nil { // the node starts or stops, and serves nonetheless
+			note(context.Background())
+		}
 	}
 	return s
 }

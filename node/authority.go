@@ -112,6 +112,10 @@ func (a *Authority) RenewIssuing(file []byte, pass hsm.Passphrase, now time.Time
 	if err != nil {
 		return time.Time{}, err
 	}
+	// The root's key is not brought here to certify what somebody has put into the data directory.
+	if err := errors.Join(a.root.CheckSignatureFrom(a.root), old[0].CheckSignatureFrom(a.root)); err != nil {
+		return time.Time{}, fmt.Errorf("%s is not a certificate that %s's root has signed: %w; restore it from a backup", path, a.Org, err)
+	}
 	key, err := hsm.OpenExported(file, pass)
 	if err != nil {
 		return time.Time{}, err

@@ -3,7 +3,11 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +22,7 @@ import (
 	"time"
 
 	"fednode/hsm"
+	"fednode/hsm/durable"
 	"fednode/transport"
 	"fednode/transport/pki"
 )
@@ -159,7 +164,7 @@ func TestWrongClocksAreNamed(t *testing.T) {
 func TestKilledWhileRenewing(t *testing.T) {
 	made := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	renewed := made.AddDate(0, 11, 0)
-	files := []string{"." + issuingCert + ".new-1", issuingCert, "." + identityCert + ".new-1", identityCert}
+	files := []string{durable.Prefix + "1", issuingCert, durable.Prefix + "2", identityCert}
 	for done := range len(files) + 1 {
 		dir := founded(t, made)
 		old := map[string][]byte{}
@@ -430,5 +435,61 @@ func TestKeysThatDoNotRenew(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestTheRootCertifiesNoKeyThatIsNotItsOrganisations: who can write into the data directory has the root's key, which is brought
+// there once a year, certify nothing of theirs.
+func TestTheRootCertifiesNoKeyThatIsNotItsOrganisations(t *testing.T) {
+	made := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	theirs := founded(t, made)
+	for _, name := range []string{issuingCert, rootCert} {
+		dir := founded(t, made)
+		ca, err := OpenAuthority(dir, hsm.Passphrase{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass := hsm.PassphraseBytes([]byte("correct horse battery staple"))
+		file, err := os.Create(filepath.Join(t.TempDir(), "root.age"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if err := ca.ExportRootKey(file, pass, false); err != nil {
+			t.Fatal(err)
+		}
+		saved, err := os.ReadFile(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := certFile(t, theirs, name)
+		if name == rootCert { // of the same key, and for another domain
+			root := *certificate(t, dir, rootCert)
+			root.PermittedDNSDomains, root.SignatureAlgorithm = append(root.PermittedDNSDomains, "example.org"), x509.UnknownSignatureAlgorithm
+			other, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parent := root
+			parent.PublicKey = other.Public()
+			der, err := x509.CreateCertificate(rand.Reader, &root, &parent, certificate(t, dir, rootCert).PublicKey, other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		}
+		if err := os.WriteFile(filepath.Join(dir, certDir, name), put, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		before := certFile(t, dir, issuingCert)
+		if ca, err = OpenAuthority(dir, hsm.Passphrase{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ca.RenewIssuing(saved, pass, made.AddDate(0, 11, 0)); err == nil || !strings.Contains(err.Error(), "restore it from a backup") {
+			t.Errorf("another %s: %v", name, err)
+		}
+		if !bytes.Equal(certFile(t, dir, issuingCert), before) {
+			t.Errorf("another %s: the issuing CA was replaced", name)
+		}
 	}
 }

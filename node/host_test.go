@@ -149,6 +149,13 @@ func TestOneWrongClockForgetsNothing(t *testing.T) {
 		if err := n.host.usable(&i, asks()); err == nil || !strings.Contains(err.Error(), "clock") {
 			t.Errorf("it was used: %v", err)
 		}
+		if _, err := n.RevokeInvitation(t.Context(), "tester", "org-c"); err != nil {
+			t.Error(err)
+		}
+		n.host.now = ahead
+		if got, err := n.Invitations(); err != nil || got[0].State != InvitationRevoked {
+			t.Errorf("when its time has come, it is %s, %v", got[0].State, err)
+		}
 	})
 }
 

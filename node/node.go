@@ -164,7 +164,7 @@ func (s *Site) limits(l transport.Limits) transport.Limits {
 }
 
 // Protect keeps this process's memory out of core dumps and other processes' reach. It is for processes that are a
-// node, at their start.
+// node, or hold the root's key, at their start.
 func Protect() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("core dumps cannot be switched off: %w", err)

@@ -315,6 +315,12 @@ func TestReplayAfterClocksWereWrongTogether(t *testing.T) {
 				}
 				time.Sleep(4 * time.Minute)
 			}
+			for i := range 20 { // so far apart that all others are joined before them
+				ancient := a.forge(t, ask("org-b"), func(e *Envelope) { e.Timestamp = NewTime(e.Timestamp.AddDate(-5*i-5, 0, 0)) })
+				if got, _ := send(t, a.raw(t, "org-b"), ancient.bytes()); got != "refusal clock-skew" {
+					t.Errorf("%v ahead: %s", by, got)
+				}
+			}
 			ahead.Add(int64(-90 * time.Minute)) // to when f was sent
 			if got, _ := send(t, a.raw(t, "org-b"), f.bytes()); got != "refusal expired" {
 				t.Errorf("%v ahead: what was forgotten was delivered again: %s", by, got)
@@ -330,15 +336,15 @@ func TestReplayAfterClocksWereWrongTogether(t *testing.T) {
 	})
 }
 
-// What comes from the future is refused, and takes no room until then.
-func TestMessagesFromTheFutureAreNotRemembered(t *testing.T) {
+// What is of another time is refused, and takes no room: neither until then, nor, of before 1970, for ever.
+func TestMessagesOfAnotherTimeAreNotRemembered(t *testing.T) {
 	onLanes(t, func(t *testing.T, newWorld func(testing.TB, ...OrgID) *world) {
 		w := newWorld(t, "org-a", "org-b")
 		a := w.start("org-a", nil)
 		b := w.start("org-b", func(n *Node) { n.limit.ReplayEntries = 3; n.Handle("question", echo) })
-		for i := range 5 {
+		for i := range 10 {
 			f := a.forge(t, ask("org-b"), func(e *Envelope) {
-				e.Timestamp = NewTime(e.Timestamp.AddDate(1, 0, 0))
+				e.Timestamp = NewTime(e.Timestamp.AddDate([]int{1, -1, -100}[i%3], 0, 0))
 				if i%2 == 0 { // refused for something else before
 					e.Binding.FederationID = strings.Repeat("0", 64)
 				}

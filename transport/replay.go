@@ -31,8 +31,8 @@ var forgottenKey = []byte("\x00horizon") // → spans; sorts apart from senders,
 // be acceptable, and twice that again for a clock that is set back.
 func (n *Node) replayKeep() time.Duration { return 3 * n.limit.ClockSkew }
 
-// future reports whether e is of a time to come, by more than clocks may differ.
-func (n *Node) future(e *Envelope) bool { return e.Timestamp.Sub(n.c.Now()) > n.limit.ClockSkew }
+// skewed reports whether e is of another time than now, by more than clocks may differ.
+func (n *Node) skewed(e *Envelope) bool { return e.Timestamp.Sub(n.c.Now()).Abs() > n.limit.ClockSkew }
 
 func replayKey(e *Envelope) []byte {
 	return []byte(string(e.Sender.OrganizationID) + "\x00" + string(e.MessageID))

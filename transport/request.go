@@ -170,7 +170,7 @@ func (r *Request) recordRefused(tx *store.Tx, c Code) error {
 	if c == CodeReplayed {
 		return nil
 	}
-	if !r.n.future(r.Envelope) { // else it would be remembered until then, and a peer could fill the set for good
+	if !r.n.skewed(r.Envelope) { // else a peer could fill the set for good, or have spans joined that are years apart
 		var refused *Error
 		if err := r.n.remember(tx, r.Envelope); err != nil && !errors.As(err, &refused) {
 			return err

@@ -51,8 +51,11 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 	return CreateWith(path, mode, whole(data))
 }
 
-// CreateWith is [Create] of what fill writes, unless that fails.
+// CreateWith is [Create] of what fill writes, unless that fails. If the name is taken already, fill is not called.
 func CreateWith(path string, mode fs.FileMode, fill func(io.Writer) error) error {
+	if _, err := os.Lstat(path); err == nil {
+		return named("open", path, fs.ErrExist)
+	}
 	return write(path, mode, fill, func(from, to string) error {
 		err := renameNew(from, to)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
@@ -81,7 +84,7 @@ func whole(data []byte) func(io.Writer) error {
 }
 
 func write(path string, mode fs.FileMode, fill func(io.Writer) error, give func(from, to string) error) error {
-	dir, err := os.Open(filepath.Dir(path)) // one that cannot be synced is found out before anything is written
+	dir, err := os.Open(filepath.Dir(path)) // to sync it: one that cannot be opened is found out before anything is written
 	if err != nil {
 		return named("open", path, err)
 	}

@@ -148,7 +148,10 @@ func TestFill(t *testing.T) {
 	if err := ReplaceWith(path, 0o644, fill("2", failed)); !errors.Is(err, failed) {
 		t.Errorf("failed to fill: %v", err)
 	}
-	refused(t, CreateWith(path, 0o644, fill("3", nil)), fs.ErrExist, path)
+	refused(t, CreateWith(path, 0o644, func(io.Writer) error {
+		t.Error("filled in vain: the name was taken")
+		return nil
+	}), fs.ErrExist, path)
 	holds(t, dir, map[string]string{"a": "part 1"})
 	must(t, ReplaceWith(path, 0o644, fill("4", nil)))
 	holds(t, dir, map[string]string{"a": "part 4"})

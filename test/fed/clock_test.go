@@ -9,6 +9,8 @@ import (
 
 	"fednode/flow"
 	"fednode/node"
+	"fednode/store/ledger"
+	"fednode/transport"
 )
 
 // TestAClockThatIsSetForgetsNoAttempt has the executor's clock be wrong for a few minutes, forwards, while a step waits there
@@ -192,6 +194,28 @@ func TestAClockThatStaysWrongIsNamed(t *testing.T) {
 	})
 }
 
+// TestAWrongClockFillsNoLog has an executor refuse because of the clocks for hours.
+func TestAWrongClockFillsNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Limits = idle()
+		f := New(t, o)
+		a := f.Agree(strings.Replace(Gated, "timeout: 1h", "timeout: 12h", 1))
+		f.Orgs[1].Skew(3 * time.Minute)
+		run := f.Begin(a, "lease.txt", Lease)
+		time.Sleep(6 * time.Hour)
+		f.Orgs[1].Skew(0)
+		f.awaitGate("")
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
+		if n := len(f.Orgs[0].entries(t, "reply-received", string(run.ID)+"/gate/")); n < 15 || n > 60 {
+			t.Errorf("it was asked %d times", n)
+		}
+	})
+}
+
 // TestAnInitiatorsClockThatIsSetStopsNoRun has it be so far ahead between two steps that it takes the governance log for
 // stale: what is next waits for as long as it may take.
 func TestAnInitiatorsClockThatIsSetStopsNoRun(t *testing.T) {
@@ -209,5 +233,79 @@ func TestAnInitiatorsClockThatIsSetStopsNoRun(t *testing.T) {
 			t.Errorf("run is %s: %v", end.State, end.Error)
 		}
 		f.Verify()
+	})
+}
+
+// TestWhatIsDoneIsOnRecordWhileTheNextStepWaits has the initiator crash while it takes the governance log for stale.
+func TestWhatIsDoneIsOnRecordWhileTheNextStepWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, Options{Orgs: 2, Agents: map[int]string{0: gate}, Limits: idle()})
+		a, here := f.Orgs[0], strings.NewReplacer("org-b, agent: gate", "org-a, agent: gate", "timeout: 30s", "timeout: 1h")
+		run := f.Begin(f.Agree(here.Replace(Gated)), "lease.txt", Lease)
+		f.Wait("the gate", func() bool {
+			open, err := a.Node.Engine.Approvals()
+			f.must(err)
+			return len(open) == 1
+		})
+		a.Skew(8 * 24 * time.Hour)
+		_, err := a.Node.Engine.Decide(t.Context(), "tester", string(run.ID), true, "")
+		f.must(err)
+		time.Sleep(3 * time.Minute)
+		if r, err := a.Node.Engine.GetRun(string(run.ID)); err != nil || r.Steps[1].State != flow.StateCompleted || r.Steps[2].State != flow.StatePending {
+			t.Errorf("while the last step waits: %+v, %v", r.Steps, err)
+		}
+		a.Crash()
+		a.Skew(0)
+		a.Start()
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted || end.Steps[1].Attempt != 1 {
+			t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+		}
+		if n := len(a.entries(t, "step-executed", string(run.ID)+"/gate/")); n != 1 {
+			t.Errorf("%d results of the gate are on record", n)
+		}
+		f.Verify()
+	})
+}
+
+// TestAnArtifactIsWholeAfterARefusal has a holder's clock go wrong in the middle of an artifact: what came before it was refused
+// is no part of what comes afterwards.
+func TestAnArtifactIsWholeAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Latency = 50 * time.Millisecond
+		f := New(t, o)
+		a, b := f.Orgs[0], f.Orgs[1]
+		text := strings.Repeat(Lease, 4<<20/len(Lease))
+		run := f.Begin(f.Agree(strings.Replace(Gated, ", restrictions: [no-storage]", "", 1)), "lease.txt", text)
+		time.Sleep(600 * time.Millisecond)
+		f.Network.Cut(a, b, true)
+		a.Skew(3 * time.Minute)
+		time.Sleep(2 * time.Minute)
+		f.Network.Cut(a, b, false)
+		time.Sleep(time.Minute)
+		a.Skew(0)
+		f.awaitGate("")
+		f.Wait("its second delivery", func() bool { return len(a.entries(t, "artifact-delivered", string(run.ID)+"/gate/")) == 2 })
+		refused := slices.ContainsFunc(b.entries(t, "reply-received", string(run.ID)+"/gate/"), func(x ledger.Entry) bool {
+			return x.Result == string(transport.CodeClockSkew)
+		})
+		if !refused {
+			t.Error("it was not refused")
+		}
+		held, err := b.Node.Engine.Holdings(run.ID)
+		f.must(err)
+		for _, h := range held {
+			_, _, data, err := b.Node.Engine.Artifact(run.ID, h.Artifact.ID)
+			if err != nil || string(data) != text {
+				t.Errorf("%s has %d bytes, want %d: %v", h.Artifact.Type, len(data), len(text), err)
+			}
+		}
+		if len(held) != 1 {
+			t.Errorf("%d artifacts are held", len(held))
+		}
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted {
+			t.Errorf("run is %s: %v", end.State, end.Error)
+		}
 	})
 }

@@ -307,6 +307,53 @@ func TestACrashedInitiatorResumes(t *testing.T) {
 	})
 }
 
+// TestADeliveryIsOnRecordWhenTheNodeStops before it is over.
+func TestADeliveryIsOnRecordWhenTheNodeStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Latency = 50 * time.Millisecond
+		f := New(t, o)
+		a := f.Orgs[0]
+		text := strings.Repeat(Lease, 4<<20/len(Lease))
+		run := f.Begin(f.Agree(strings.Replace(Gated, ", restrictions: [no-storage]", "", 1)), "lease.txt", text)
+		time.Sleep(600 * time.Millisecond)
+		f.must(a.Stop())
+		a.Start()
+		f.awaitGate("")
+		if all := a.entries(t, "artifact-delivered", string(run.ID)+"/gate/"); len(all) == 0 {
+			t.Error("what was delivered while the node stopped is not on record")
+		}
+	})
+}
+
+// TestAnInitiatorThatWasAwayForDays comes back when its executor has forgotten the attempt, and has it not run a second time.
+func TestAnInitiatorThatWasAwayForDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := gated()
+		o.Limits = idle()
+		f := New(t, o)
+		a, b := f.Orgs[0], f.Orgs[1]
+		run := f.Begin(f.Agree(strings.Replace(Gated, ", restrictions: [no-storage]", "", 1)), "lease.txt", Lease)
+		f.awaitGate("")
+		a.Crash()
+		f.approveAtB(run.ID)
+		time.Sleep(2 * day)
+		if all, err := b.Node.Engine.Executions(run.ID); err != nil || len(all) > 0 {
+			t.Fatalf("org-b still knows the attempt: %v, %v", all, err)
+		}
+		a.Start()
+		f.awaitGate("")
+		f.approveAtB(run.ID)
+		if end := f.Finish(run.ID); end.State != flow.StateCompleted || end.Steps[1].Attempt != 2 {
+			t.Errorf("run is %s after attempt %d: %v", end.State, end.Steps[1].Attempt, end.Error)
+		}
+		if n := len(b.entries(t, "step-executed", string(run.ID)+"/gate/1")); n != 1 {
+			t.Errorf("the first attempt ran %d times", n)
+		}
+		f.Verify()
+	})
+}
+
 // TestAnInitiatorThatWasAwayForLong comes back when the grants of its request are over, which nobody has seen yet.
 func TestAnInitiatorThatWasAwayForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -158,7 +158,8 @@ func (g *Governance) verify(mine, head ledger.Head, u Update) (m move, changes b
 		if err != nil {
 			return m, false, err
 		}
-		if at.After(g.freshAt) || g.corrects(at) {
+		// One of a time to come is not taken in place of one that has come: somebody may have kept it.
+		if at.After(g.freshAt) && (g.Ahead(g.freshAt) || !g.Ahead(at)) || g.corrects(at) {
 			m.fresh, m.freshAt, changes = u.Fresh, at, true
 		}
 	}

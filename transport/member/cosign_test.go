@@ -403,6 +403,53 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
+// TestAConfirmationFromTheFutureDoesNotComeBack once clocks that were ahead are mended: whoever kept it could have a node that
+// is cut off from the others take the log for fresh until then.
+func TestAConfirmationFromTheFutureDoesNotComeBack(t *testing.T) {
+	f := founded(t, DefaultCharter())
+	clock := testNow
+	o := f.orgs[0].options()
+	o.Now = func() time.Time { return clock }
+	g, err := Found(t.Context(), openDB(t), f.entries[0], o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.join(t, g, "org-b")
+	mo := f.orgs[1].options()
+	mo.Now = o.Now
+	m, err := Import(t.Context(), openDB(t), bytes.NewReader(export(t, g)), f.id(t), mo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renew := func(at time.Time) {
+		t.Helper()
+		clock = at
+		if err := g.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tell(t, g, m)
+		tell(t, g, m)
+		if at, _ := m.Seen(); !at.Equal(clock) {
+			t.Errorf("seen at %v, want %v", at, clock)
+		}
+	}
+	renew(testNow.AddDate(0, 0, 30))
+	kept := update(t, g, m)
+	clock = testNow.Add(2 * time.Hour)
+	if at, _ := m.Seen(); !m.Ahead(at) {
+		t.Errorf("%v is not ahead of %v", at, clock)
+	}
+	renew(clock)
+	for who, x := range map[string]*Governance{"chair": g, "member": m} {
+		if _, err := x.Take(t.Context(), kept); err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+		if at, _ := x.Seen(); !at.Equal(clock) {
+			t.Errorf("%s: seen at %v again", who, at)
+		}
+	}
+}
+
 // TestRestoredChair has a chair whose log is an old backup.
 func TestRestoredChair(t *testing.T) {
 	f := founded(t, DefaultCharter())

@@ -155,8 +155,12 @@ machine, the node does all this by itself. fednode status warns from two months 
 	return c
 }
 
-// renewIssuing, too, reads what this process's user may before it becomes the owner of the data directory.
+// renewIssuing, too, reads what this process's user may before it becomes the owner of the data directory. The root's key is
+// not to be had from its memory by another process of that owner: this may be the one machine that it is kept away from.
 func (a *app) renewIssuing(key, passFile string) error {
+	if err := node.Protect(); err != nil {
+		return err
+	}
 	file, err := readExported(key)
 	if err != nil {
 		return err

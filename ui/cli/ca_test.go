@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"fednode/hsm"
 	"fednode/node"
 )
@@ -45,5 +47,17 @@ func TestExportedKeyOutlivesItsReport(t *testing.T) {
 	}
 	if !ca.RootKey && err != nil {
 		t.Errorf("the root key is neither in the data directory nor in the file: %v", err)
+	}
+}
+
+// TestRenewingKeepsItsMemory: nothing of the root's key can be had from outside of the process that it is brought into.
+func TestRenewingKeepsItsMemory(t *testing.T) {
+	t.Cleanup(func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) })
+	missing := filepath.Join(t.TempDir(), "root.age")
+	if code := run(t.Context(), []string{"-D", t.TempDir(), "ca", "renew", "--key", missing}, nil, io.Discard, io.Discard); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable != 0 {
+		t.Errorf("dumpable %d, %v", dumpable, err)
 	}
 }
