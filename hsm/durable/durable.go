@@ -54,7 +54,7 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 // CreateWith is [Create] of what fill writes, unless that fails. If the name is taken already, fill is not called.
 func CreateWith(path string, mode fs.FileMode, fill func(io.Writer) error) error {
 	if _, err := os.Lstat(path); err == nil {
-		return named("open", path, fs.ErrExist)
+		return named("open", path, syscall.EEXIST)
 	}
 	return write(path, mode, fill, func(from, to string) error {
 		err := renameNew(from, to)
