@@ -84,10 +84,7 @@ func (d *driver) remote(ctx context.Context, s *StepRun, def Step, extra func(*s
 			text := fmt.Sprintf("no answer from %s within %v; whether the step ran is unknown, and a late result will not be used%s", s.Organization, timeout, said)
 			return &stepResult{Status: "failed", Error: &StepError{Code: "timeout", Text: text}}, nil
 		}
-		select {
-		case <-time.After(backoff + jitter(backoff)):
-		case <-tctx.Done():
-		}
+		pause(tctx, backoff+jitter(backoff))
 		backoff = min(2*backoff, limit)
 	}
 }

@@ -242,11 +242,7 @@ func TestWhatIsDoneIsOnRecordWhileTheNextStepWaits(t *testing.T) {
 		f := New(t, Options{Orgs: 2, Agents: map[int]string{0: gate}, Limits: idle()})
 		a, here := f.Orgs[0], strings.NewReplacer("org-b, agent: gate", "org-a, agent: gate", "timeout: 30s", "timeout: 1h")
 		run := f.Begin(f.Agree(here.Replace(Gated)), "lease.txt", Lease)
-		f.Wait("the gate", func() bool {
-			open, err := a.Node.Engine.Approvals()
-			f.must(err)
-			return len(open) == 1
-		})
+		a.awaitGate("")
 		a.Skew(8 * 24 * time.Hour)
 		_, err := a.Node.Engine.Decide(t.Context(), "tester", string(run.ID), true, "")
 		f.must(err)

@@ -41,10 +41,16 @@ func gated() Options { return Options{Orgs: 2, Agents: map[int]string{1: gate}} 
 // awaitGate waits until a step waits for a human at org-b, and returns its attempt's id.
 func (f *Federation) awaitGate(not string) string {
 	f.t.Helper()
+	return f.Orgs[1].awaitGate(not)
+}
+
+// awaitGate waits until a step waits for a human there, one at most, and returns its attempt's id, which is another than not.
+func (o *Org) awaitGate(not string) string {
+	o.f.t.Helper()
 	id := ""
-	f.Wait("a step that waits at org-b", func() bool {
-		open, err := f.Orgs[1].Node.Engine.Approvals()
-		f.must(err)
+	o.f.Wait("a step that waits at "+string(o.ID), func() bool {
+		open, err := o.Node.Engine.Approvals()
+		o.f.must(err)
 		if len(open) == 1 && open[0].ID != not {
 			id = open[0].ID
 		}
@@ -258,11 +264,7 @@ func TestAStepAskedForWhileItsExecutorStops(t *testing.T) {
 		a, own := f.Agree(strings.ReplaceAll(Gated, "agent: gate", "agent: document-classifier")), f.AgreeAt(b, swapped)
 		other, err := b.Node.Engine.Start(t.Context(), "tester", own.Hash, flow.Input{Name: "lease.txt", MediaType: "text/plain", Data: []byte(Lease)}, "normal")
 		f.must(err)
-		f.Wait("the gate at org-c", func() bool {
-			open, err := f.Orgs[2].Node.Engine.Approvals()
-			f.must(err)
-			return len(open) == 1
-		})
+		f.Orgs[2].awaitGate("")
 		f.Network.Cut(b, f.Orgs[2], true)
 		_, err = b.Node.Engine.Cancel(t.Context(), "tester", string(other.ID))
 		f.must(err)

@@ -351,23 +351,31 @@ func TestOneRootForASize(t *testing.T) {
 	}
 }
 
+// chairAndMember are the governance logs of a federation's two organisations, which go by the same clock.
+func chairAndMember(t *testing.T, clock *time.Time) (f *federation, chair, member *Governance) {
+	t.Helper()
+	f = founded(t, DefaultCharter())
+	now := func() time.Time { return *clock }
+	o := f.orgs[0].options()
+	o.Now = now
+	chair, err := Found(t.Context(), openDB(t), f.entries[0], o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.join(t, chair, "org-b")
+	o = f.orgs[1].options()
+	o.Now = now
+	member, err = Import(t.Context(), openDB(t), bytes.NewReader(export(t, chair)), f.id(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, chair, member
+}
+
 // TestRenewal has the members confirm a log in which nothing happens.
 func TestRenewal(t *testing.T) {
-	f := founded(t, DefaultCharter())
 	clock := testNow
-	o := f.orgs[0].options()
-	o.Now = func() time.Time { return clock }
-	g, err := Found(t.Context(), openDB(t), f.entries[0], o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.join(t, g, "org-b")
-	mo := f.orgs[1].options()
-	mo.Now = o.Now
-	m, err := Import(t.Context(), openDB(t), bytes.NewReader(export(t, g)), f.id(t), mo)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, g, m := chairAndMember(t, &clock)
 	if at, ok := m.Seen(); !ok || !at.Equal(testNow) {
 		t.Errorf("seen at %v", at)
 	}
@@ -385,7 +393,7 @@ func TestRenewal(t *testing.T) {
 		if at, _ := x.Seen(); !at.Equal(clock) || x.Log().Head() != size {
 			t.Errorf("%s: seen at %v, want %v; %d entries", who, at, clock, x.Log().Head().Size)
 		}
-		again, err := Open(x.db, Options{Now: o.Now})
+		again, err := Open(x.db, Options{Now: g.o.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -406,21 +414,8 @@ func TestRenewal(t *testing.T) {
 // TestAConfirmationFromTheFutureDoesNotComeBack once clocks that were ahead are mended: whoever kept it could have a node that
 // is cut off from the others take the log for fresh until then.
 func TestAConfirmationFromTheFutureDoesNotComeBack(t *testing.T) {
-	f := founded(t, DefaultCharter())
 	clock := testNow
-	o := f.orgs[0].options()
-	o.Now = func() time.Time { return clock }
-	g, err := Found(t.Context(), openDB(t), f.entries[0], o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.join(t, g, "org-b")
-	mo := f.orgs[1].options()
-	mo.Now = o.Now
-	m, err := Import(t.Context(), openDB(t), bytes.NewReader(export(t, g)), f.id(t), mo)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, g, m := chairAndMember(t, &clock)
 	renew := func(at time.Time) {
 		t.Helper()
 		clock = at
